@@ -1,0 +1,1 @@
+//! The stages of a packet, generic over packet and table access; no_std, no unsafe.

@@ -1,0 +1,1 @@
+//! A pod's life on containerd: source, actor, decision, status, probes, volumes, logs, exec, node registration.

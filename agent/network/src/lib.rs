@@ -1,0 +1,1 @@
+//! Pod interfaces, addresses and routes, by netlink. Knows nothing of Services.

@@ -1,0 +1,1 @@
+//! Services and EndpointSlices to tables: categories, topology, Maglev, diff. Pure: no I/O.

@@ -1,0 +1,3 @@
+//! One node: the kubelet and the data plane in one binary: composition only.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! How a program follows the API: shared informers, work queue, driver, leader election, test kit.

@@ -1,0 +1,1 @@
+//! Revisioned bytes on etcd: one watch, one event log, snapshots, leases. Knows keys, not kinds.

@@ -1,0 +1,3 @@
+//! The benchmark a user runs too: cases, load generators, reports.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Build, test, development cluster, tidy.
+
+fn main() {}
