@@ -1,0 +1,1 @@
+//! Owned by apiserver-auth; filled there.
