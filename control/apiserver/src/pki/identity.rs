@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair, KeyUsagePurpose, SanType};
 use x509_parser::extensions::{GeneralName, ParsedExtension};
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::X509Certificate;
 
 use super::{PkiError, files};
 
@@ -83,7 +83,7 @@ impl Profile {
         if let Some(organization) = &self.organization {
             params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
         }
-        (params.not_before, params.not_after) = validity(now, LEAF_LIFETIME);
+        set_validity(&mut params, now, LEAF_LIFETIME);
         params.is_ca = rcgen::IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
@@ -145,11 +145,53 @@ pub struct Identity {
     pub key_pem: String,
 }
 
-/// `(not before, not after)` of a certificate issued at `now`.
-pub(super) fn validity<T>(now: Timestamp, lifetime: Duration) -> (T, T)
-where
-    T: From<rcgen_time::Moment>,
-{
-    let seconds = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
-    (T::from(rcgen_time::Moment(seconds.saturating_sub(CLOCK_SKEW))), T::from(rcgen_time::Moment(seconds + lifetime)))
+/// Dates of a certificate issued at `now`.
+pub(super) fn set_validity(params: &mut CertificateParams, now: Timestamp, lifetime: Duration) {
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let since_epoch = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0));
+    params.not_before = epoch + since_epoch.saturating_sub(CLOCK_SKEW);
+    params.not_after = epoch + since_epoch + lifetime;
+}
+
+/// Reads the ECDSA P-256 key at `path`, making one when there is none.
+pub(super) fn ensure_key(path: &Path) -> Result<KeyPair, PkiError> {
+    if let Some(pem) = files::read_if_present(path)? {
+        return KeyPair::from_pem(&pem).map_err(|e| unusable(path, e));
+    }
+    let key = new_key(path)?;
+    files::write_private(path, key.serialize_pem().as_bytes())?;
+    Ok(key)
+}
+
+/// A fresh ECDSA P-256 key; `path` names it in errors.
+pub(super) fn new_key(path: &Path) -> Result<KeyPair, PkiError> {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .map_err(|source| PkiError::Issue { name: path.display().to_string(), source })
+}
+
+pub(super) fn unusable(path: &Path, reason: impl ToString) -> PkiError {
+    PkiError::Unusable { path: path.to_path_buf(), reason: reason.to_string() }
+}
+
+/// Common name and organization of a certificate's subject.
+fn subject(certificate: &X509Certificate<'_>) -> (String, Option<String>) {
+    let subject = certificate.subject();
+    let common_name = subject.iter_common_name().next().and_then(|v| v.as_str().ok()).unwrap_or_default();
+    let organization = subject.iter_organization().next().and_then(|v| v.as_str().ok());
+    (common_name.to_owned(), organization.map(str::to_owned))
+}
+
+fn authority_key_identifier<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a [u8]> {
+    certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
+        ParsedExtension::AuthorityKeyIdentifier(id) => id.key_identifier.as_ref().map(|id| id.0),
+        _ => None,
+    })
+}
+
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from),
+        16 => <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from),
+        _ => None,
+    }
 }
