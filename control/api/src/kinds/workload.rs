@@ -1,0 +1,1 @@
+//! What Deployment, ReplicaSet and DaemonSet share: a selector, a pod template, columns about its containers.
