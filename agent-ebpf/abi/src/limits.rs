@@ -1,0 +1,36 @@
+//! How large tables are by default. Capacities may be raised at load; they are not part of the layout.
+
+/// Frontends, per family.
+pub const FRONTENDS: usize = 65_536;
+/// Service ports.
+pub const SERVICES: usize = 65_536;
+/// Lines of 16 slots: one million slots.
+pub const SLOT_LINES: usize = 65_536;
+/// Backends, per family.
+pub const BACKENDS: usize = 262_144;
+/// Lines of 32 generations, per family.
+pub const GENERATION_LINES: usize = BACKENDS / 32;
+/// Next hops: pods of this node, other nodes, gateways.
+pub const NEXTHOPS: usize = 16_384;
+/// Node ranges of the cluster's pod network, per family.
+pub const POD_ROUTES: usize = 65_536;
+/// Pods of this node, by their index in the node's range, per family.
+pub const ENDPOINTS: usize = 65_536;
+/// Node addresses, per family.
+pub const NODE_ADDRESSES: usize = 16_384;
+/// Established flow entries (two for a translated connection), per family.
+pub const FLOWS: usize = 262_144;
+/// Flow entries not yet answered, per family.
+pub const EMBRYONIC_FLOWS: usize = 65_536;
+/// Datagrams in fragments at one time, per family.
+pub const FRAGMENTS: usize = 8_192;
+/// Rows of source port rotors.
+pub const ROTORS: usize = 4_096;
+/// Bitmaps of frontend ports: TCP, UDP, SCTP.
+pub const PORT_BITMAPS: usize = 3;
+/// Time for which lines and backend indexes stay untouched after the last run that named them was replaced.
+pub const QUARANTINE_MS: u64 = 1_000;
+
+/// Default range of source ports for translated clients: below node ports and the host's ephemeral range, so that
+/// host sockets cannot collide.
+pub const SNAT_PORTS: core::ops::RangeInclusive<u16> = 1_024..=29_999;

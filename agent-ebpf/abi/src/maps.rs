@@ -1,0 +1,390 @@
+//! The maps: one row each. The programs declare them, the loader checks and pins them, the docs print them.
+//!
+//! Who may write what follows from the columns: `agent` rows are written by the agent alone, `programs` rows by the
+//! packet path alone (the agent reads them, and deletes idle flows).
+
+use core::mem::size_of;
+
+use crate::{
+    backend::{Backend4, Backend6, GenerationLine},
+    config::Control,
+    flow::{Flow4, Flow6, FlowKey4, FlowKey6},
+    fragment::{Fragment, FragmentKey4, FragmentKey6},
+    frontend::{Frontend, FrontendKey4, FrontendKey6},
+    limits,
+    reason::Reason,
+    route::{Endpoint, Nexthop, NodeAddress, PodRoute},
+    service::{Service, SlotLine},
+    socket::SocketReverse,
+    stats::{DropCounter, Rotor, ServiceCounters},
+};
+
+/// Kind of a map, with the flags it is created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    /// `BPF_MAP_TYPE_HASH`, preallocated.
+    Hash,
+    /// `BPF_MAP_TYPE_LRU_HASH`, one shared list.
+    LruHash,
+    /// `BPF_MAP_TYPE_LRU_HASH` with `BPF_F_NO_COMMON_LRU`: eviction per CPU.
+    LruHashPerCpuLists,
+    /// `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`: the agent publishes by plain stores.
+    MappedArray,
+    /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
+    PerCpuArray,
+    /// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_NO_PREALLOC`.
+    SocketStorage,
+}
+
+/// One map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapSpec {
+    /// Name in the object and of the pin.
+    pub name: &'static str,
+    /// Kind and flags.
+    pub kind: MapKind,
+    /// Bytes of a key.
+    pub key_size: usize,
+    /// Bytes of a value.
+    pub value_size: usize,
+    /// Default number of entries.
+    pub entries: usize,
+    /// What the key is.
+    pub key: &'static str,
+    /// What the value is.
+    pub value: &'static str,
+    /// Who writes.
+    pub writer: &'static str,
+    /// Which programs read.
+    pub readers: &'static str,
+    /// What an entry that should no longer be there does.
+    pub stale: &'static str,
+}
+
+/// Frontends, IPv4.
+pub const FE4: MapSpec = MapSpec {
+    name: "bl1_fe4",
+    kind: MapKind::Hash,
+    key_size: size_of::<FrontendKey4>(),
+    value_size: size_of::<Frontend>(),
+    entries: limits::FRONTENDS,
+    key: "address, port, protocol, scope",
+    value: "service id, flags",
+    writer: "agent",
+    readers: "all",
+    stale: "new flows to a deleted service are still balanced over its last run",
+};
+/// Frontends, IPv6.
+pub const FE6: MapSpec = MapSpec { name: "bl1_fe6", key_size: size_of::<FrontendKey6>(), ..FE4 };
+/// Service ports, both families.
+pub const SVC: MapSpec = MapSpec {
+    name: "bl1_svc",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<Service>(),
+    entries: limits::SERVICES,
+    key: "service id",
+    value: "runs of backends, policies, affinity",
+    writer: "agent",
+    readers: "all",
+    stale: "unreachable once its frontends are gone",
+};
+/// Slots, both families.
+pub const SLOTS: MapSpec = MapSpec {
+    name: "bl1_slots",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<SlotLine>(),
+    entries: limits::SLOT_LINES,
+    key: "line",
+    value: "16 backend indexes",
+    writer: "agent",
+    readers: "all",
+    stale: "unreachable once no run covers it; quarantined before reuse",
+};
+/// Backends, IPv4.
+pub const BE4: MapSpec = MapSpec {
+    name: "bl1_be4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<Backend4>(),
+    entries: limits::BACKENDS,
+    key: "backend index",
+    value: "address, port, state, generation, node, zone, flags",
+    writer: "agent",
+    readers: "all",
+    stale: "unreachable once no slot names it; quarantined before reuse",
+};
+/// Backends, IPv6.
+pub const BE6: MapSpec = MapSpec { name: "bl1_be6", value_size: size_of::<Backend6>(), ..BE4 };
+/// Backend generations, IPv4.
+pub const BEGEN4: MapSpec = MapSpec {
+    name: "bl1_begen4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<GenerationLine>(),
+    entries: limits::GENERATION_LINES,
+    key: "backend index / 32",
+    value: "32 generations",
+    writer: "agent",
+    readers: "xdp_ns, tcx_*",
+    stale: "UDP flows keep a removed backend until their idle timeout",
+};
+/// Backend generations, IPv6.
+pub const BEGEN6: MapSpec = MapSpec { name: "bl1_begen6", ..BEGEN4 };
+/// Next hops, both families.
+pub const NEXTHOP: MapSpec = MapSpec {
+    name: "bl1_nexthop",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<Nexthop>(),
+    entries: limits::NEXTHOPS,
+    key: "next hop index, from 1",
+    value: "interface, kind, MTU, Ethernet addresses",
+    writer: "agent",
+    readers: "xdp_ns, tcx_*",
+    stale: "packets go to an interface or neighbour that is gone and are lost",
+};
+/// Pod ranges of all nodes, IPv4.
+pub const PODROUTE4: MapSpec = MapSpec {
+    name: "bl1_podroute4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<PodRoute>(),
+    entries: limits::POD_ROUTES,
+    key: "number of the node's range inside the cluster's",
+    value: "next hop, node",
+    writer: "agent",
+    readers: "xdp_ns, tcx_*",
+    stale: "packets for that range go to a node that no longer has it",
+};
+/// Pod ranges of all nodes, IPv6.
+pub const PODROUTE6: MapSpec = MapSpec { name: "bl1_podroute6", ..PODROUTE4 };
+/// Pods of this node, IPv4.
+pub const EP4: MapSpec = MapSpec {
+    name: "bl1_ep4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<Endpoint>(),
+    entries: limits::ENDPOINTS,
+    key: "index of the pod inside the node's range",
+    value: "next hop, endpoint id, interface, flags",
+    writer: "agent",
+    readers: "xdp_ns, tcx_*",
+    stale: "packets for a pod that is gone are lost instead of counted as no-pod",
+};
+/// Pods of this node, IPv6.
+pub const EP6: MapSpec = MapSpec { name: "bl1_ep6", ..EP4 };
+/// Addresses of the cluster's nodes, IPv4.
+pub const NODEIP4: MapSpec = MapSpec {
+    name: "bl1_nodeip4",
+    kind: MapKind::Hash,
+    key_size: 4,
+    value_size: size_of::<NodeAddress>(),
+    entries: limits::NODE_ADDRESSES,
+    key: "address",
+    value: "flags (this node's, node ports served), node, next hop",
+    writer: "agent",
+    readers: "all",
+    stale: "node ports are served on an address that is no longer the node's",
+};
+/// Addresses of the cluster's nodes, IPv6.
+pub const NODEIP6: MapSpec = MapSpec { name: "bl1_nodeip6", key_size: 16, ..NODEIP4 };
+/// Established flows, IPv4.
+pub const FLOW4: MapSpec = MapSpec {
+    name: "bl1_flow4",
+    kind: MapKind::Hash,
+    key_size: size_of::<FlowKey4>(),
+    value_size: size_of::<Flow4>(),
+    entries: limits::FLOWS,
+    key: "source, destination, ports, protocol as the packet arrives",
+    value: "rewrite, checksum differences, next hop, service, backend, last seen",
+    writer: "programs; the agent deletes idle pairs",
+    readers: "xdp_ns, tcx_*",
+    stale: "holds memory and its source port until the idle timeout",
+};
+/// Established flows, IPv6.
+pub const FLOW6: MapSpec =
+    MapSpec { name: "bl1_flow6", key_size: size_of::<FlowKey6>(), value_size: size_of::<Flow6>(), ..FLOW4 };
+/// Unanswered flows, IPv4.
+pub const FLOWQ4: MapSpec = MapSpec {
+    name: "bl1_flowq4",
+    kind: MapKind::LruHashPerCpuLists,
+    entries: limits::EMBRYONIC_FLOWS,
+    writer: "programs; the kernel evicts the oldest",
+    stale: "evicted when room is needed",
+    ..FLOW4
+};
+/// Unanswered flows, IPv6.
+pub const FLOWQ6: MapSpec =
+    MapSpec { name: "bl1_flowq6", key_size: size_of::<FlowKey6>(), value_size: size_of::<Flow6>(), ..FLOWQ4 };
+/// Ports of fragmented datagrams, IPv4.
+pub const FRAG4: MapSpec = MapSpec {
+    name: "bl1_frag4",
+    kind: MapKind::LruHash,
+    key_size: size_of::<FragmentKey4>(),
+    value_size: size_of::<Fragment>(),
+    entries: limits::FRAGMENTS,
+    key: "source, destination, identification, protocol",
+    value: "ports of the first fragment",
+    writer: "programs; the kernel evicts the oldest",
+    readers: "xdp_ns, tcx_*",
+    stale: "evicted when room is needed",
+};
+/// Ports of fragmented datagrams, IPv6.
+pub const FRAG6: MapSpec = MapSpec { name: "bl1_frag6", key_size: size_of::<FragmentKey6>(), ..FRAG4 };
+/// Source port rotors.
+pub const ROTOR: MapSpec = MapSpec {
+    name: "bl1_rotor",
+    kind: MapKind::PerCpuArray,
+    key_size: 4,
+    value_size: size_of::<Rotor>(),
+    entries: limits::ROTORS,
+    key: "backend index & 4095",
+    value: "next source port to try",
+    writer: "programs",
+    readers: "xdp_ns, tcx_*",
+    stale: "harmless",
+};
+/// Frontend ports as a bitmap: a value is 1,024 words of 64 bits, bit `port % 64` of word `port / 64` (port as a number).
+pub const PORTS: MapSpec = MapSpec {
+    name: "bl1_ports",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<PortBitmap>(),
+    entries: limits::PORT_BITMAPS,
+    key: "protocol: TCP 0, UDP 1, SCTP 2",
+    value: "65,536 bits: some frontend outside the service range has this port",
+    writer: "agent (set before the frontend is inserted; cleared after the last one is deleted)",
+    readers: "xdp_ns, tcx_*, connect, sendmsg",
+    stale: "one hash look-up more for packets to that port",
+};
+/// Socket reverse translation.
+pub const SKREV: MapSpec = MapSpec {
+    name: "bl1_skrev",
+    kind: MapKind::SocketStorage,
+    key_size: 4,
+    value_size: size_of::<SocketReverse>(),
+    entries: 0,
+    key: "socket",
+    value: "the last backends and the service addresses they stand for",
+    writer: "connect, sendmsg",
+    readers: "getpeername, recvmsg",
+    stale: "freed with the socket",
+};
+/// Drop counters.
+pub const DROPS: MapSpec = MapSpec {
+    name: "bl1_drops",
+    kind: MapKind::PerCpuArray,
+    key_size: 4,
+    value_size: size_of::<DropCounter>(),
+    entries: Reason::COUNT,
+    key: "reason",
+    value: "packets",
+    writer: "programs",
+    readers: "agent",
+    stale: "-",
+};
+/// Service counters.
+pub const SVCSTAT: MapSpec = MapSpec {
+    name: "bl1_svcstat",
+    kind: MapKind::PerCpuArray,
+    key_size: 4,
+    value_size: size_of::<ServiceCounters>(),
+    entries: limits::SERVICES,
+    key: "service id",
+    value: "new flows, connects, rejections",
+    writer: "programs",
+    readers: "agent",
+    stale: "counts of the id's previous owner: take differences",
+};
+/// Dynamic switches.
+pub const CFG: MapSpec = MapSpec {
+    name: "bl1_cfg",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<Control>(),
+    entries: 1,
+    key: "0",
+    value: "layout of the pinned maps, switches, epoch",
+    writer: "agent",
+    readers: "tcx_*, xdp_ns",
+    stale: "-",
+};
+
+/// Value of [`PORTS`].
+pub type PortBitmap = [u64; 1024];
+
+/// All maps.
+pub const MAPS: &[MapSpec] = &[
+    FE4, FE6, SVC, SLOTS, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4, PODROUTE6, EP4, EP6, NODEIP4,
+    NODEIP6, FLOW4, FLOW6, FLOWQ4, FLOWQ6, FRAG4, FRAG6, ROTOR, PORTS, SKREV, DROPS, SVCSTAT, CFG,
+];
+
+/// Raised by hand when the meaning of bytes changes and their sizes do not.
+pub const LAYOUT_VERSION: u64 = 1;
+
+/// Hash (FNV-1a, 64 bits) over names, kinds, sizes and described fields of all maps, and [`LAYOUT_VERSION`]. Pinned maps
+/// are reused only by programs with the same value.
+pub const LAYOUT: u64 = layout();
+
+const fn layout() -> u64 {
+    let mut hash = number(0xcbf2_9ce4_8422_2325, LAYOUT_VERSION);
+    let mut i = 0;
+    while i < MAPS.len() {
+        let map = &MAPS[i];
+        hash = text(text(text(hash, map.name), map.key), map.value);
+        hash = number(hash, map.kind as u64);
+        hash = number(number(hash, map.key_size as u64), map.value_size as u64);
+        i += 1;
+    }
+    hash
+}
+
+const fn text(mut hash: u64, text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = byte(hash, bytes[i]);
+        i += 1;
+    }
+    hash
+}
+
+const fn number(mut hash: u64, number: u64) -> u64 {
+    let bytes = number.to_le_bytes();
+    let mut i = 0;
+    while i < bytes.len() {
+        hash = byte(hash, bytes[i]);
+        i += 1;
+    }
+    hash
+}
+
+const fn byte(hash: u64, byte: u8) -> u64 {
+    (hash ^ byte as u64).wrapping_mul(0x0100_0000_01b3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_versioned_and_fit_the_kernel() {
+        // BPF_OBJ_NAME_LEN is 16 with the terminating zero.
+        for (i, map) in MAPS.iter().enumerate() {
+            assert!(map.name.starts_with("bl1_") && map.name.len() < 16, "{}", map.name);
+            assert!(MAPS[i + 1..].iter().all(|other| other.name != map.name), "{} twice", map.name);
+        }
+    }
+
+    #[test]
+    fn hash_elements_fill_whole_cache_lines() {
+        // `struct htab_elem` is 48 bytes before the key; key and value are padded to 8.
+        let element =
+            |map: &MapSpec| 48 + map.key_size.next_multiple_of(8) + map.value_size.next_multiple_of(8);
+        assert_eq!(element(&FE4), 64);
+        assert_eq!(element(&FLOW4), 128);
+        assert_eq!(element(&FLOW6), 192);
+    }
+}

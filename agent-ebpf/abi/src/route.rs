@@ -1,0 +1,103 @@
+//! Delivery: which interface and which Ethernet header lead to a pod or a node.
+//!
+//! Pods of the cluster are found by subtraction, not by search: Kubernetes hands each node one range of uniform size.
+//! What is not found here is left to the stack's routing.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Mac, sizes};
+
+/// [`Nexthop::kind`]: unused index. A packet that meets it goes to the stack.
+pub const KIND_NONE: u8 = 0;
+/// [`Nexthop::kind`]: a pod of this node: the peer of veth `ifindex`.
+pub const KIND_PEER: u8 = 1;
+/// [`Nexthop::kind`]: a neighbour on the segment of `ifindex`, reached with `smac` and `dmac`.
+pub const KIND_L2: u8 = 2;
+/// [`Nexthop::kind`]: let the stack route (no neighbour known, irregular route).
+pub const KIND_STACK: u8 = 3;
+/// [`Nexthop::kind`]: drop ([`crate::Reason::Unreachable`]).
+pub const KIND_DROP: u8 = 4;
+
+/// Value of [`crate::maps::NEXTHOP`]. The 32 bytes are rewritten in place when a neighbour changes; set `kind` to
+/// [`KIND_STACK`] first if `ifindex` and the addresses change together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Nexthop {
+    /// Outgoing interface; for [`KIND_PEER`] the host end of the pod's veth.
+    pub ifindex: u32,
+    /// One of the `KIND_` constants.
+    pub kind: u8,
+    /// Zero.
+    pub flags: u8,
+    /// Link MTU, bytes; zero if unknown.
+    pub mtu: u16,
+    /// Source address of frames.
+    pub smac: Mac,
+    /// Destination address of frames: the pod's, the node's or the gateway's.
+    pub dmac: Mac,
+    /// Zero (tunnel address or VNI later).
+    pub tunnel: u32,
+    /// Raised at each rewrite.
+    pub generation: u32,
+    /// Zero.
+    pub _spare: u32,
+}
+
+/// Value of [`crate::maps::PODROUTE4`] and [`crate::maps::PODROUTE6`]: where a node's pod range leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PodRoute {
+    /// Index into [`crate::maps::NEXTHOP`]; zero lets the stack route.
+    pub nexthop: u32,
+    /// Index of the node (as in backends), zero if unknown.
+    pub node: u32,
+}
+
+/// Bits of [`Endpoint::flags`].
+pub mod endpoint_flags {
+    /// The pod backs a frontend with externalTrafficPolicy=Local: its replies are looked up in the flow table even
+    /// when they go to pods (a pod of another node may be such a frontend's client with its own address).
+    pub const STATEFUL: u16 = 1 << 0;
+    /// A NetworkPolicy selects the pod. Not honoured yet.
+    pub const POLICY: u16 = 1 << 1;
+}
+
+/// Value of [`crate::maps::EP4`], [`crate::maps::EP6`]: a pod of this node. All zeros: no such pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Endpoint {
+    /// Index into [`crate::maps::NEXTHOP`]; zero: no such pod.
+    pub nexthop: u32,
+    /// Number of the endpoint on this node (row of per-endpoint counters).
+    pub id: u32,
+    /// Host end of the pod's veth: packets with this source address must come from it.
+    pub ifindex: u32,
+    /// Generation of the policy that selects the pod.
+    pub policy_generation: u16,
+    /// Bits of [`endpoint_flags`].
+    pub flags: u16,
+}
+
+/// Bits of [`NodeAddress::flags`].
+pub mod node_flags {
+    /// The address is this node's.
+    pub const LOCAL: u32 = 1 << 0;
+    /// Node ports are served on the address.
+    pub const NODE_PORT: u32 = 1 << 1;
+}
+
+/// Value of [`crate::maps::NODEIP4`] and [`crate::maps::NODEIP6`]: an address of a node of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct NodeAddress {
+    /// Bits of [`node_flags`].
+    pub flags: u32,
+    /// Index of the node (as in backends), zero if unknown.
+    pub node: u32,
+    /// Index into [`crate::maps::NEXTHOP`] for a remote node; zero lets the stack route.
+    pub nexthop: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+sizes! { Nexthop = 32, PodRoute = 8, Endpoint = 16, NodeAddress = 16 }

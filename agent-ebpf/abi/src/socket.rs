@@ -1,0 +1,41 @@
+//! Socket load balancing: what a socket's real peers stand for.
+//!
+//! Written when `connect` or `sendmsg` replaces a service address, read when the application asks who its peer is
+//! (`getpeername`) or receives a datagram (`recvmsg`).
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{Ip6, Port, sizes};
+
+/// One backend that a socket talks to and the service address it stands for. IPv4 addresses are v4-mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct ReversePair {
+    /// The backend's address.
+    pub backend: Ip6,
+    /// The service address that the application used.
+    pub frontend: Ip6,
+    /// The backend's port; zero: the pair is unused.
+    pub backend_port: Port,
+    /// The service port that the application used.
+    pub frontend_port: Port,
+    /// Service id.
+    pub service: u32,
+}
+
+/// Pairs remembered for one socket.
+pub const PAIRS: usize = 4;
+
+/// Value of [`crate::maps::SKREV`], the socket's own storage: its last [`PAIRS`] pairs. Freed with the socket by the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SocketReverse {
+    /// The pairs, in no order.
+    pub pairs: [ReversePair; PAIRS],
+    /// Pair to overwrite next.
+    pub next: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+sizes! { ReversePair = 40, SocketReverse = 168 }
