@@ -1,0 +1,92 @@
+//! Images in every node's containerd: from a root directory or an OCI tar, and those of the examples.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cluster::containerd;
+use crate::cluster::plan::{self, Node, Plan};
+use crate::flags::ImageSource;
+use crate::image::{self, Config, full_name};
+use crate::{shell, tree};
+
+/// `cargo xtask image load NAME=DIR|TAR`.
+pub(crate) fn load(source: &ImageSource) -> Result<()> {
+    let plan = Plan::read()?;
+    let name = full_name(&source.name);
+    let tar = if source.path.is_dir() {
+        let tar = file(&source.name)?;
+        image::write(&name, &source.path, &Config::default(), &tar)?;
+        tar
+    } else if source.path.is_file() {
+        source.path.clone()
+    } else {
+        bail!("{} is neither a directory nor a tar file", source.path.display());
+    };
+    for node in plan.nodes() {
+        import(&node, &tar, &name)?;
+    }
+    println!("{name} is on {} nodes", plan.nodes().len());
+    Ok(())
+}
+
+/// Builds the examples' images and loads them into every node.
+pub(crate) fn load_examples(plan: &Plan) -> Result<()> {
+    let roots = plan::directory().join("images/roots");
+    let echo = roots.join("echo");
+    install(&tree::echo(), &echo.join("echo"))?;
+    let busybox = roots.join("busybox");
+    install_busybox(&busybox)?;
+    let images = [("echo", echo, vec!["/echo".to_owned()]), ("busybox", busybox, vec!["/bin/sh".to_owned()])];
+    for (name, root, entrypoint) in images {
+        let tar = file(name)?;
+        image::write(&full_name(name), &root, &Config { entrypoint }, &tar)?;
+        for node in plan.nodes() {
+            import(&node, &tar, &full_name(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn file(name: &str) -> Result<PathBuf> {
+    let directory = plan::directory().join("images");
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory.join(format!("{}.tar", name.replace(['/', ':'], "_"))))
+}
+
+fn install(program: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to.parent().context("a path in a directory")?)?;
+    std::fs::copy(program, to).with_context(|| format!("copy {}", program.display()))?;
+    Ok(())
+}
+
+/// One binary and a link for each of its commands.
+fn install_busybox(root: &Path) -> Result<()> {
+    let binary = root.join("bin/busybox");
+    install(Path::new("/bin/busybox"), &binary)?;
+    for applet in shell::quiet(Command::new(&binary).arg("--list"))?.lines().filter(|name| *name != "busybox")
+    {
+        let link = root.join("bin").join(applet);
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink("busybox", link)?;
+        }
+    }
+    for directory in ["tmp", "etc", "root", "var/run"] {
+        std::fs::create_dir_all(root.join(directory))?;
+    }
+    std::fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
+    std::fs::write(root.join("etc/group"), "root:x:0:\nnobody:x:65534:\n")?;
+    Ok(())
+}
+
+fn import(node: &Node, tar: &Path, name: &str) -> Result<()> {
+    let mut ctr = Command::new("ctr");
+    ctr.arg("--address").arg(containerd::socket()).args(["--namespace", &node.containerd_namespace()]);
+    ctr.args(["images", "import", "--index-name", name]).arg(tar);
+    shell::quiet(&mut ctr).with_context(|| format!("import {name} on {}", node.name))?;
+    Ok(())
+}
