@@ -79,8 +79,11 @@ impl Request {
         }
         let target = line.split_whitespace().nth(1).unwrap_or("/");
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let mut request =
-            Self { path: path.to_owned(), query: query.to_owned(), close: line.trim_end().ends_with("HTTP/1.0") };
+        let mut request = Self {
+            path: path.to_owned(),
+            query: query.to_owned(),
+            close: line.trim_end().ends_with("HTTP/1.0"),
+        };
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header)? == 0 || header.trim_end().is_empty() {
