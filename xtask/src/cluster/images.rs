@@ -15,17 +15,17 @@ use crate::{shell, tree};
 pub(crate) fn load(source: &ImageSource) -> Result<()> {
     let plan = Plan::read()?;
     let name = full_name(&source.name);
-    let tar = if source.path.is_dir() {
+    let (tar, index) = if source.path.is_dir() {
         let tar = file(&source.name)?;
         image::write(&name, &source.path, &Config::default(), &tar)?;
-        tar
+        (tar, None)
     } else if source.path.is_file() {
-        source.path.clone()
+        (source.path.clone(), Some(name.as_str()))
     } else {
         bail!("{} is neither a directory nor a tar file", source.path.display());
     };
     for node in plan.nodes() {
-        import(&node, &tar, &name)?;
+        import(&node, &tar, index)?;
     }
     println!("{name} is on {} nodes", plan.nodes().len());
     Ok(())
@@ -43,7 +43,7 @@ pub(crate) fn load_examples(plan: &Plan) -> Result<()> {
         let tar = file(name)?;
         image::write(&full_name(name), &root, &Config { entrypoint }, &tar)?;
         for node in plan.nodes() {
-            import(&node, &tar, &full_name(name))?;
+            import(&node, &tar, None)?;
         }
     }
     Ok(())
@@ -83,10 +83,18 @@ fn install_busybox(root: &Path) -> Result<()> {
     Ok(())
 }
 
-fn import(node: &Node, tar: &Path, name: &str) -> Result<()> {
+/// Imports `tar` into `node`'s containerd. Our own tars name their image; `index` names that of somebody else's.
+fn import(node: &Node, tar: &Path, index: Option<&str>) -> Result<()> {
     let mut ctr = Command::new("ctr");
-    ctr.arg("--address").arg(containerd::socket()).args(["--namespace", &node.containerd_namespace()]);
-    ctr.args(["images", "import", "--index-name", name]).arg(tar);
-    shell::quiet(&mut ctr).with_context(|| format!("import {name} on {}", node.name))?;
+    ctr.arg("--address").arg(containerd::socket()).args([
+        "--namespace",
+        &node.containerd_namespace(),
+        "images",
+        "import",
+    ]);
+    if let Some(name) = index {
+        ctr.args(["--index-name", name]);
+    }
+    shell::quiet(ctr.arg(tar)).with_context(|| format!("import {} on {}", tar.display(), node.name))?;
     Ok(())
 }
