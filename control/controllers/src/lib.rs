@@ -1,1 +1,37 @@
-//! Pure decisions, one file a controller: plan(view, object, now) -> Plan. No I/O.
+//! What the cluster's controllers decide, as pure functions: `plan(view, key, context) -> Plan`. One file a controller, each with
+//! what wakes it, its decision and its tests. No I/O, no clock, no randomness: `runtime` feeds the [`View`] and executes plans.
+
+#[macro_use]
+pub mod view;
+
+pub mod deployment;
+pub mod endpoints;
+pub mod endpointslice;
+pub mod node_ipam;
+pub mod ownership;
+pub mod plan;
+pub mod pod;
+pub mod replicaset;
+pub mod root_ca;
+pub mod selector;
+pub mod service_account;
+pub mod table;
+pub mod template_hash;
+
+#[cfg(test)]
+mod fake;
+
+pub use plan::{Action, Context, Controller, Plan, Settings};
+pub use table::{Change, Key, Table};
+pub use view::{Kind, Resource, View, Watch, Watched};
+
+/// Every controller. `runtime` drives them all in the same way and knows none by name.
+pub const CONTROLLERS: &[Controller] = &[
+    Controller { name: "serviceaccount-controller", watches: service_account::WATCHES, plan: service_account::plan },
+    Controller { name: "root-ca-certificate-publisher", watches: root_ca::WATCHES, plan: root_ca::plan },
+    Controller { name: "endpointslice-controller", watches: endpointslice::WATCHES, plan: endpointslice::plan },
+    Controller { name: "endpoint-controller", watches: endpoints::WATCHES, plan: endpoints::plan },
+    Controller { name: "replicaset-controller", watches: replicaset::WATCHES, plan: replicaset::plan },
+    Controller { name: "deployment-controller", watches: deployment::WATCHES, plan: deployment::plan },
+    Controller { name: "cidrAllocator", watches: node_ipam::WATCHES, plan: node_ipam::plan },
+];
