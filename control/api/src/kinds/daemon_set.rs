@@ -1,9 +1,149 @@
 //! apps/v1 DaemonSet.
 
-use crate::strategy::Strategy;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::workload::{self, count};
+use super::{cell, field, metadata};
+use crate::strategy::{Column, Strategy};
 
 /// apps/v1 DaemonSet.
 #[derive(Debug, Clone, Copy)]
 pub struct DaemonSet;
 
-impl Strategy for DaemonSet {}
+impl Strategy for DaemonSet {
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    fn counts_generation(&self) -> bool {
+        true
+    }
+
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = field::map_mut(object, "spec") {
+            field::set_if_absent(spec, "updateStrategy", json!({}));
+            field::set_if_absent(spec, "revisionHistoryLimit", 10);
+            if let Some(strategy) = spec.get_mut("updateStrategy").and_then(Value::as_object_mut) {
+                field::set_if_zero(strategy, "type", "RollingUpdate");
+                if strategy["type"] == "RollingUpdate" {
+                    field::set_if_absent(strategy, "rollingUpdate", json!({}));
+                    if let Some(rolling) = strategy.get_mut("rollingUpdate").and_then(Value::as_object_mut) {
+                        field::set_if_absent(rolling, "maxUnavailable", 1);
+                        field::set_if_absent(rolling, "maxSurge", 0);
+                    }
+                }
+            }
+        }
+        workload::default_template(object);
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        metadata::clear_status(object);
+        metadata::set_generation(object, 1);
+        // The template's own generation, which the v1 API shows as a deprecated annotation.
+        let Some(metadata) = field::map_mut(object, "metadata") else { return };
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        if annotations.is_null() {
+            *annotations = json!({});
+        }
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(TEMPLATE_GENERATION.to_owned(), "1".into());
+        }
+    }
+
+    fn prepare_update(&self, new: &mut Value, old: &Value) {
+        metadata::keep(new, old, "status");
+        metadata::count_generation(new, old, metadata::spec_changed(new, old));
+        let template = |object: &Value| object.pointer("/spec/template").cloned();
+        let changed = !field::same(template(new).as_ref(), template(old).as_ref());
+        let generation = field::map(old, "/metadata/annotations")
+            .and_then(|annotations| annotations.get(TEMPLATE_GENERATION)?.as_str()?.parse::<i64>().ok())
+            .unwrap_or(0);
+        let Some(metadata) = field::map_mut(new, "metadata") else { return };
+        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
+        if annotations.is_null() {
+            *annotations = json!({});
+        }
+        if let Some(annotations) = annotations.as_object_mut() {
+            annotations.insert(TEMPLATE_GENERATION.to_owned(), (generation + i64::from(changed)).to_string().into());
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const COLUMNS: &[Column] = &[
+            Column::NAME,
+            Column::integer("Desired", "Nodes that should run the pod."),
+            Column::integer("Current", "Nodes that should and do."),
+            Column::integer("Ready", "Nodes whose pod is ready."),
+            Column::integer("Up-to-date", "Nodes whose pod is of the current template."),
+            Column::integer("Available", "Nodes whose pod has been ready for long enough."),
+            Column::text("Node Selector", "Labels of the nodes that should run the pod."),
+            Column::AGE,
+            workload::CONTAINERS,
+            workload::IMAGES,
+            workload::SELECTOR,
+        ];
+        COLUMNS
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let [containers, images] = workload::container_cells(object);
+        vec![
+            cell::name(object),
+            count(object, "/status/desiredNumberScheduled").into(),
+            count(object, "/status/currentNumberScheduled").into(),
+            count(object, "/status/numberReady").into(),
+            count(object, "/status/updatedNumberScheduled").into(),
+            count(object, "/status/numberAvailable").into(),
+            cell::labels(object, "/spec/template/spec/nodeSelector").into(),
+            cell::age(object, now),
+            containers,
+            images,
+            cell::or_none(cell::selector(object, "/spec/selector")).into(),
+        ]
+    }
+}
+
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_daemon_set_gets_upstreams_defaults() {
+        let mut object = json!({"spec": {}});
+        DaemonSet.default(&mut object);
+        assert_eq!(
+            object["spec"],
+            json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}, "revisionHistoryLimit": 10})
+        );
+        let mut on_delete = json!({"spec": {"updateStrategy": {"type": "OnDelete"}}});
+        DaemonSet.default(&mut on_delete);
+        assert_eq!(on_delete["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+    }
+
+    #[test]
+    fn the_template_has_a_generation_of_its_own() {
+        let mut first = json!({"metadata": {}, "spec": {"template": {"a": 1}, "minReadySeconds": 1}});
+        DaemonSet.prepare_create(&mut first);
+        let mut second = first.clone();
+        second["spec"]["minReadySeconds"] = json!(2);
+        DaemonSet.prepare_update(&mut second, &first);
+        assert_eq!((&second["metadata"]["generation"], &second["metadata"]["annotations"][TEMPLATE_GENERATION]), (&json!(2), &json!("1")));
+        let mut third = second.clone();
+        third["spec"]["template"] = json!({"a": 2});
+        DaemonSet.prepare_update(&mut third, &second);
+        assert_eq!((&third["metadata"]["generation"], &third["metadata"]["annotations"][TEMPLATE_GENERATION]), (&json!(3), &json!("2")));
+    }
+
+    #[test]
+    fn a_row_counts_nodes() {
+        let object = json!({"metadata": {"name": "ds"}, "spec": {"template": {"spec": {"nodeSelector": {"a": "b"}}}}, "status": {"desiredNumberScheduled": 2}});
+        let row = DaemonSet.cells(&object, "2026-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(row[..7], [json!("ds"), json!(2), json!(0), json!(0), json!(0), json!(0), json!("a=b")]);
+        assert_eq!(row.len(), DaemonSet.columns().len());
+    }
+}

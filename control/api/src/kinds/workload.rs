@@ -1,1 +1,43 @@
-//! What Deployment, ReplicaSet and DaemonSet share: a selector, a pod template, columns about its containers.
+//! What Deployment, ReplicaSet and DaemonSet share: a pod template with its defaults, columns about its containers.
+//!
+//! Rules for selector and template are in `workload_validation`.
+
+use serde_json::{Value, json};
+
+use super::{cell, field, pod};
+use crate::strategy::Column;
+
+/// The wide columns about the template's containers and the selector.
+pub const CONTAINERS: Column = Column::wide("Containers", "Names of the containers of the pod template.");
+/// See [`CONTAINERS`].
+pub const IMAGES: Column = Column::wide("Images", "Images of the containers of the pod template.");
+/// See [`CONTAINERS`].
+pub const SELECTOR: Column = Column::wide("Selector", "Labels by which the pods are found.");
+
+/// Cells of [`CONTAINERS`] and [`IMAGES`].
+#[must_use]
+pub fn container_cells(object: &Value) -> [Value; 2] {
+    const LIST: &str = "/spec/template/spec/containers";
+    [cell::joined(object, LIST, "/name").into(), cell::joined(object, LIST, "/image").into()]
+}
+
+/// Defaults of the pod template.
+pub fn default_template(object: &mut Value) {
+    if let Some(template) = object.pointer_mut("/spec/template").filter(|template| template.is_object()) {
+        if let Some(map) = template.as_object_mut() {
+            let metadata = map.entry("metadata").or_insert_with(|| json!({}));
+            if metadata.is_null() {
+                *metadata = json!({});
+            }
+        }
+        if let Some(spec) = template.get_mut("spec") {
+            pod::defaults::pod_spec(spec);
+        }
+    }
+}
+
+/// A number of the status, 0 while the controller has not spoken.
+#[must_use]
+pub fn count(object: &Value, pointer: &str) -> i64 {
+    field::integer(object, pointer).unwrap_or(0)
+}
