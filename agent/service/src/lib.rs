@@ -1,1 +1,44 @@
-//! Services and EndpointSlices to tables: categories, topology, Maglev, diff. Pure: no I/O.
+//! Services and EndpointSlices to tables: categories, topology, frontends, ids, diff. Pure: no I/O, no clock, no randomness.
+//!
+//! [`Tables`] holds what the API says and what was published of it. Each event recomputes the one service that it touches and returns a
+//! [`Diff`]: rows to write and rows to remove, in terms of the data plane's tables but without their bytes (the crate `datapath`
+//! encodes and orders the writes). Ids are stable: a row keeps its number as long as what it stands for lives, across restarts too
+//! ([`Learned`]).
+//!
+//! # Limits
+//! Bad input never fails a call: the part that cannot be understood is left out and named in [`Diff::problems`].
+//! Session affinity is carried as data; the packet path does not honour it yet.
+
+pub mod diff;
+mod ids;
+pub mod object;
+mod published;
+mod tables;
+pub mod topology;
+
+pub use diff::{Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, Problem, Protocol, ServiceRow};
+pub use tables::{Learned, LearnedService, NodeFacts, Tables};
+
+use std::fmt;
+
+/// Namespace and name of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// metadata.namespace.
+    pub namespace: String,
+    /// metadata.name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A key from its parts.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
