@@ -146,7 +146,7 @@ pub fn uncovered(held: &[Rule], given: &[Rule]) -> Vec<String> {
 }
 
 /// Go's `%q` of a list of strings: `["a" "b"]`.
-pub(super) fn quoted_list(items: &[String]) -> String {
+pub fn quoted_list(items: &[String]) -> String {
     let quoted: Vec<String> = items.iter().map(|item| api::status::quote(item)).collect();
     format!("[{}]", quoted.join(" "))
 }
