@@ -54,7 +54,7 @@ pub trait Watched: k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::ap
     /// Which kind this is.
     const WATCHED: Kind;
     /// This kind's table in `view`.
-    fn table(view: &View) -> &Table<Self>
+    fn table(view: &View) -> &std::sync::Arc<Table<Self>>
     where
         Self: Sized;
     /// The mapping of `watch`, if it watches this kind.
@@ -80,12 +80,12 @@ macro_rules! kinds {
         }
 
         /// One table a kind.
-        pub struct View { $( $(#[$doc])* pub $table: Table<$kind>, )* }
+        pub struct View { $( $(#[$doc])* pub $table: std::sync::Arc<Table<$kind>>, )* }
 
         impl Default for View {
             fn default() -> Self {
                 $( let $table: Index<$kind> = $index; )*
-                Self { $( $table: Table::with_index($table), )* }
+                Self { $( $table: std::sync::Arc::new(Table::with_index($table)), )* }
             }
         }
 
@@ -116,7 +116,7 @@ macro_rules! kinds {
 
         $( impl Watched for $kind {
             const WATCHED: Kind = Kind::$kind;
-            fn table(view: &View) -> &Table<Self> { &view.$table }
+            fn table(view: &View) -> &std::sync::Arc<Table<Self>> { &view.$table }
             fn mapping(watch: &Watch) -> Option<fn(&View, &Change<Self>) -> Vec<Key>> {
                 match watch { Watch::$kind(mapping) => Some(*mapping), _ => None }
             }

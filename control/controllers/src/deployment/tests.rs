@@ -83,8 +83,8 @@ fn web(replicas: i32) -> Cluster {
 fn a_new_deployment_makes_its_replica_set_and_says_so() {
     let cluster = web(3);
     expect![[r#"
-        create ReplicaSet web-545f4b5cc
-        event Normal ScalingReplicaSet Scaled up replica set web-545f4b5cc from 0 to 3
+        create ReplicaSet web-7df75cd9d4
+        event Normal ScalingReplicaSet Scaled up replica set web-7df75cd9d4 from 0 to 3
         status Deployment web: Available=False/MinimumReplicasUnavailable Progressing=True/NewReplicaSetCreated
         requeue after 601s
     "#]]

@@ -1,0 +1,109 @@
+//! The controllers' role: one informer a kind, one driver a controller, behind one Lease. Composition only.
+
+use std::sync::Arc;
+
+use controllers::{CONTROLLERS, Key, Kind, Settings, View, Watched};
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::driver::Driver;
+use crate::informer::{Followed, Informer};
+use crate::lease::Candidate;
+use crate::queue::Queue;
+use crate::recorder::Recorder;
+use crate::{ControllersConfig, Error};
+
+/// The Lease of this role.
+const LEASE: &str = "kube-controller-manager";
+
+type Queues = Arc<Vec<Arc<Queue<Key>>>>;
+
+/// Runs all controllers until `shutdown`.
+///
+/// # Errors
+/// [`Error::LeadershipLost`] when the lease could not be kept; start the role again then.
+pub async fn run_controllers(client: Client, config: ControllersConfig, shutdown: CancellationToken) -> Result<(), Error> {
+    let work = work(client.clone(), &config, shutdown.clone());
+    if config.leader_elect {
+        Candidate::new(client, LEASE, &config.identity).lead(&shutdown, work).await
+    } else {
+        work.await
+    }
+}
+
+async fn work(client: Client, config: &ControllersConfig, shutdown: CancellationToken) -> Result<(), Error> {
+    let view = Arc::new(View::default());
+    let queues: Queues = Arc::new(CONTROLLERS.iter().map(|_| Arc::default()).collect());
+    let recorder = Recorder::new(client.clone(), "controllermanager", None);
+    let settings = Arc::new(Settings { root_ca_pem: config.root_ca_pem.clone(), cluster_cidrs: config.cluster_cidrs.clone() });
+    let _informers = tokio::select! {
+        started = follow_all(&client, &view, &queues) => started,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    tracing::info!("controllers follow the API");
+    let mut drivers = JoinSet::new();
+    for (controller, queue) in CONTROLLERS.iter().zip(queues.iter()) {
+        let driver = Driver::new(controller, view.clone(), settings.clone(), client.clone(), &recorder, queue.clone());
+        drivers.spawn(driver.run());
+    }
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        Some(ended) = drivers.join_next() => match ended {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Error::Panicked(error.to_string())),
+        },
+    }
+}
+
+/// Starts every informer, then waits until all have listed. The result keeps them alive.
+async fn follow_all(client: &Client, view: &Arc<View>, queues: &Queues) -> Vec<Box<dyn Send + Sync>> {
+    let mut marks = Vec::new();
+    let mut kept: Vec<Box<dyn Send + Sync>> = Vec::new();
+    macro_rules! follow {
+        ($kind:ident $table:ident) => {
+            let informer = follow_kind(client, view.$table.clone(), view, queues);
+            marks.push(informer.sync_mark());
+            kept.push(Box::new(informer));
+        };
+    }
+    controllers::for_each_kind!(follow);
+    for mut mark in marks {
+        // The sender lives as long as its informer, which `kept` holds.
+        let _ = mark.wait_for(|it| *it).await;
+    }
+    kept
+}
+
+fn follow_kind<K: Followed + Watched>(
+    client: &Client,
+    table: Arc<controllers::Table<K>>,
+    view: &Arc<View>,
+    queues: &Queues,
+) -> Informer<K> {
+    let (view, queues) = (view.clone(), queues.clone());
+    let wanted: Vec<_> = CONTROLLERS
+        .iter()
+        .enumerate()
+        .flat_map(|(at, controller)| controller.watches.iter().filter_map(K::mapping).map(move |mapping| (at, mapping)))
+        .collect();
+    let (api, config) = scope::<K>(client);
+    Informer::fill(table, api, config, move |change| {
+        for (at, mapping) in &wanted {
+            for key in mapping(&view, change) {
+                queues[*at].add(key);
+            }
+        }
+    })
+}
+
+/// The part of a kind that controllers need.
+fn scope<K: Followed + Watched>(client: &Client) -> (Api<K>, watcher::Config) {
+    let config = watcher::Config::default();
+    match K::WATCHED {
+        Kind::ConfigMap => (Api::all(client.clone()), config.fields("metadata.name=kube-root-ca.crt")),
+        Kind::Lease => (Api::all(client.clone()), config.fields("metadata.namespace=kube-node-lease")),
+        _ => (Api::all(client.clone()), config),
+    }
+}
