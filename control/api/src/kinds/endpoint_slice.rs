@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::{cell, field, metadata};
+use super::{address, cell, field, metadata, names};
+use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
 
 /// discovery.k8s.io/v1 EndpointSlice.
@@ -28,6 +29,30 @@ impl Strategy for EndpointSlice {
         let labels = |object: &Value| object.pointer("/metadata/labels").cloned();
         let changed = metadata::body_changed(new, old) || !field::same(labels(new).as_ref(), labels(old).as_ref());
         metadata::count_generation(new, old, changed);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let family = field::text(object, "/addressType");
+        match family {
+            "" => errors.push(FieldError::required("addressType", "")),
+            "IPv4" | "IPv6" | "FQDN" => {}
+            other => errors.push(FieldError::not_supported("addressType", other, &["FQDN", "IPv4", "IPv6"])),
+        }
+        let endpoints = field::list(object, "/endpoints");
+        if endpoints.len() > ENDPOINTS_MAX {
+            errors.push(FieldError::too_many("endpoints", endpoints.len(), ENDPOINTS_MAX));
+        } else {
+            for (index, endpoint) in endpoints.iter().enumerate() {
+                validate_endpoint(endpoint, family, &format!("endpoints[{index}]"), &mut errors);
+            }
+        }
+        validate_ports(object, &mut errors);
+        errors
+    }
+
+    fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        metadata::immutable(new, old, "/addressType", "addressType").into_iter().collect()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -65,6 +90,72 @@ impl Strategy for EndpointSlice {
     }
 }
 
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const PORTS_MAX: usize = 20_000;
+const HINTS_MAX: usize = 8;
+
+fn validate_endpoint(endpoint: &Value, family: &str, path: &str, errors: &mut Vec<FieldError>) {
+    let addresses: Vec<&str> = field::items(endpoint, "/addresses").collect();
+    if addresses.is_empty() {
+        errors.push(FieldError::required(format!("{path}.addresses"), "must contain at least 1 address"));
+    } else if addresses.len() > ADDRESSES_MAX {
+        errors.push(FieldError::too_many(format!("{path}.addresses"), addresses.len(), ADDRESSES_MAX));
+    }
+    for (index, text) in addresses.iter().enumerate() {
+        let path = format!("{path}.addresses[{index}]");
+        match family {
+            "IPv4" | "IPv6" => {
+                let wrong = address::of_family(&path, text, family);
+                errors.extend(wrong.or_else(|| address::special_ip(&path, text)));
+            }
+            "FQDN" => metadata::invalid(errors, &path, text, names::dns_subdomain(text.strip_suffix('.').unwrap_or(text))),
+            _ => {}
+        }
+    }
+    let named = [("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>), ("hostname", names::dns_label)];
+    for (key, rule) in named {
+        if let Some(text) = field::at(endpoint, &format!("/{key}")).and_then(Value::as_str) {
+            metadata::invalid(errors, &format!("{path}.{key}"), text, rule(text));
+        }
+    }
+    for key in ["forZones", "forNodes"] {
+        let hints = field::list(endpoint, &format!("/hints/{key}")).len();
+        if hints > HINTS_MAX {
+            errors.push(FieldError::too_many(format!("{path}.hints.{key}"), hints, HINTS_MAX));
+        }
+    }
+}
+
+fn validate_ports(object: &Value, errors: &mut Vec<FieldError>) {
+    let ports = field::list(object, "/ports");
+    if ports.len() > PORTS_MAX {
+        errors.push(FieldError::too_many("ports", ports.len(), PORTS_MAX));
+        return;
+    }
+    let mut seen: Vec<&str> = Vec::new();
+    for (index, port) in ports.iter().enumerate() {
+        let path = format!("ports[{index}]");
+        let name = field::text(port, "/name");
+        if !name.is_empty() {
+            metadata::invalid(errors, &format!("{path}.name"), name, names::dns_label(name));
+        }
+        if seen.contains(&name) {
+            errors.push(FieldError::duplicate(format!("{path}.name"), name));
+        }
+        seen.push(name);
+        match field::text(port, "/protocol") {
+            "" => errors.push(FieldError::required(format!("{path}.protocol"), "")),
+            "TCP" | "UDP" | "SCTP" => {}
+            other => errors.push(FieldError::not_supported(format!("{path}.protocol"), other, &["SCTP", "TCP", "UDP"])),
+        }
+        let protocol = field::text(port, "/appProtocol");
+        if !protocol.is_empty() {
+            metadata::invalid(errors, &format!("{path}.appProtocol"), protocol, names::qualified_name(protocol));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -79,6 +170,32 @@ mod tests {
         let many: Vec<Value> = (1..6).map(|i| json!({"addresses": [format!("10.0.0.{i}")]})).collect();
         assert_eq!(row(&slice(many.into()))[1..4], ["IPv4", "80,x", "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more..."].map(Value::from));
         assert_eq!(row(&slice(json!([])))[3], "<unset>");
+    }
+
+    #[test]
+    fn endpoints_have_addresses_of_the_family() {
+        let check = |object: Value, expected: &[&str]| {
+            assert_eq!(EndpointSlice.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        check(json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"name": "", "protocol": "TCP"}]}), &[]);
+        check(
+            json!({
+                "addressType": "IPv6",
+                "endpoints": [{"addresses": []}, {"addresses": ["10.0.0.1", "::1"]}],
+                "ports": [{"name": "a", "protocol": "TCP"}, {"name": "a", "protocol": "QUIC"}],
+            }),
+            &[
+                "endpoints[0].addresses: Required value: must contain at least 1 address",
+                "endpoints[1].addresses[0]: Invalid value: \"10.0.0.1\": must be a valid IPv6 address",
+                "endpoints[1].addresses[1]: Invalid value: \"::1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                "ports[1].name: Duplicate value: \"a\"",
+                "ports[1].protocol: Unsupported value: \"QUIC\": supported values: \"SCTP\", \"TCP\", \"UDP\"",
+            ],
+        );
+        let many: Vec<Value> = (0..1001).map(|_| json!({"addresses": ["10.0.0.1"]})).collect();
+        check(json!({"addressType": "IPv4", "endpoints": many}), &["endpoints: Too many: 1001: must have at most 1000 items"]);
+        let moved = EndpointSlice.validate_transition(&json!({"addressType": "IPv6"}), &json!({"addressType": "IPv4"}));
+        assert_eq!(moved[0].to_string(), "addressType: Invalid value: \"IPv6\": field is immutable");
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{field, names};
+use super::{address, field, names};
 use crate::status::FieldError;
 use crate::strategy::NameRule;
 
@@ -124,8 +124,8 @@ pub fn check_name(rule: NameRule, name: &str) -> Vec<String> {
         NameRule::Dns1035Label => names::dns_1035_label(name),
         NameRule::PathSegment => names::path_segment(name),
         NameRule::IpAddress => match name.parse::<std::net::IpAddr>() {
-            Err(_) => vec!["must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned()],
-            Ok(address) if address.to_string() != name => vec![format!("must be in canonical form (\"{address}\")")],
+            Err(_) => vec![address::NOT_AN_IP.to_owned()],
+            Ok(address) if address.to_string() != name => vec!["must be a canonical format IP address".to_owned()],
             Ok(_) => Vec::new(),
         },
     }

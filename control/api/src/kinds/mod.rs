@@ -4,6 +4,7 @@
 //! share. Nothing here reads a clock, a store or the network; what a kind needs beyond its own object (allocated addresses, the
 //! namespace's state) is admission's or the allocators' business.
 
+pub mod address;
 pub mod cell;
 pub mod config_map;
 pub mod controller_revision;

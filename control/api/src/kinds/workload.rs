@@ -4,7 +4,8 @@
 
 use serde_json::{Value, json};
 
-use super::{cell, field, pod};
+use super::{cell, field, metadata, names, pod};
+use crate::status::FieldError;
 use crate::strategy::Column;
 
 /// The wide columns about the template's containers and the selector.
@@ -40,4 +41,28 @@ pub fn default_template(object: &mut Value) {
 #[must_use]
 pub fn count(object: &Value, pointer: &str) -> i64 {
     field::integer(object, pointer).unwrap_or(0)
+}
+
+/// What is wrong with the `LabelSelector` that `selector` holds.
+pub fn validate_selector(selector: &Value, path: &str, errors: &mut Vec<FieldError>) {
+    metadata::validate_labels(selector, "/matchLabels", &format!("{path}.matchLabels"), errors);
+    for (index, requirement) in field::list(selector, "/matchExpressions").iter().enumerate() {
+        let path = format!("{path}.matchExpressions[{index}]");
+        let values = field::list(requirement, "/values").len();
+        match field::text(requirement, "/operator") {
+            "In" | "NotIn" if values == 0 => {
+                errors.push(FieldError::required(format!("{path}.values"), "must be specified when `operator` is 'In' or 'NotIn'"));
+            }
+            "Exists" | "DoesNotExist" if values > 0 => {
+                errors.push(FieldError::forbidden(format!("{path}.values"), "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"));
+            }
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            other => errors.push(FieldError::invalid(format!("{path}.operator"), other, "not a valid selector operator")),
+        }
+        let key = field::text(requirement, "/key");
+        metadata::invalid(errors, &format!("{path}.key"), key, names::qualified_name(key));
+        for (index, value) in field::items(requirement, "/values").enumerate() {
+            metadata::invalid(errors, &format!("{path}.values[{index}]"), value, names::label_value(value));
+        }
+    }
 }
