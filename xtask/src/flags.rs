@@ -45,6 +45,12 @@ pub(crate) enum Command {
     Image(Image),
     /// Run the tests; the last line is `N passed, N failed`.
     Test(TestArgs),
+    /// Renew the tables in documents that are made from code.
+    Codegen {
+        /// Only say what is stale.
+        #[arg(long)]
+        check: bool,
+    },
     /// Check what can be checked about the tree: formatting, lints, invariants, sizes, generated documents.
     Tidy,
 }
@@ -52,7 +58,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether the command makes namespaces, mounts or BPF programs, or installs packages.
     pub(crate) fn needs_root(&self) -> bool {
-        !matches!(self, Self::Build(_) | Self::Tidy)
+        !matches!(self, Self::Build(_) | Self::Codegen { .. } | Self::Tidy)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod build;
 mod cluster;
+mod codegen;
 mod flags;
 mod image;
 mod place;
@@ -44,6 +45,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         Command::Node { name, command } => return cluster::enter_node(&name, &command),
         Command::Image(Image::Load { source }) => cluster::images::load(&source)?,
         Command::Test(args) => return test::run(&args),
+        Command::Codegen { check } => codegen::run(check)?,
         Command::Tidy => tidy::run()?,
     }
     Ok(std::process::ExitCode::SUCCESS)

@@ -40,6 +40,11 @@ pub(crate) fn run() -> Result<()> {
     findings.extend(cargo(&["fmt", "--all", "--check"]));
     findings.extend(cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]));
     findings.extend(dependencies()?);
+    findings.extend(
+        crate::codegen::stale()?
+            .into_iter()
+            .map(|(path, _)| format!("{path} is stale: `cargo xtask codegen`")),
+    );
     for file in source_files()? {
         findings.extend(check_file(&file)?);
     }
