@@ -1,7 +1,15 @@
 //! A pod's life on containerd: source, actor, decision, status, probes, volumes, logs, exec, node registration.
 
+pub mod cgroup;
 pub mod config;
+pub mod containerd;
+pub mod environment;
+pub mod logs;
+pub mod oci;
 pub mod podnet;
+pub mod pods;
+pub mod quantity;
+pub mod sandbox;
 
 use std::sync::Arc;
 
