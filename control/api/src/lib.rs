@@ -4,6 +4,7 @@
 //!
 //! Start at [`registry::RESOURCES`]: one row per resource. Routing, discovery, OpenAPI, storage keys and decoding are loops over it.
 
+pub mod decode;
 pub mod discovery;
 pub mod kinds;
 pub mod name;

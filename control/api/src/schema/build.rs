@@ -52,7 +52,9 @@ fn type_of(name: &str, schema: &Value, by_name: &HashMap<String, TypeId>) -> Typ
 }
 
 fn shape(schema: &Value, by_name: &HashMap<String, TypeId>) -> Shape {
-    if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
+    // A reference with a description beside it is wrapped in `allOf`, as upstream's documents have it.
+    let reference = schema.get("$ref").or_else(|| schema.pointer("/allOf/0/$ref"));
+    if let Some(target) = reference.and_then(Value::as_str) {
         let name = target.strip_prefix(REF_PREFIX).unwrap_or(target);
         return scalar(name).or_else(|| by_name.get(name).map(|id| Shape::Struct(*id))).unwrap_or(Shape::Any);
     }

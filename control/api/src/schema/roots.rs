@@ -45,4 +45,9 @@ fn relax_metadata(schema: &mut Value) {
     if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut).filter(|_| is_object) {
         required.retain(|name| name != "metadata");
     }
+    if let Some(object) = schema.as_object_mut()
+        && object.get("required").is_some_and(|required| required.as_array().is_some_and(Vec::is_empty))
+    {
+        object.remove("required");
+    }
 }
