@@ -140,7 +140,7 @@ mod tests {
         let listed: Vec<_> = ours.range("/p/", "").map(|it| (it.key.to_string(), it.revision)).collect();
         assert_eq!(listed, theirs.clone().into_iter().collect::<Vec<_>>());
         let from: Vec<_> = ours.range("/p/1", "/p/15").map(|it| it.key.to_string()).collect();
-        let expected: Vec<_> = theirs.keys().filter(|it| it.starts_with("/p/1") && *it >= "/p/15").cloned().collect();
+        let expected: Vec<_> = theirs.keys().filter(|it| it.starts_with("/p/1") && it.as_str() >= "/p/15").cloned().collect();
         assert_eq!(from, expected);
     }
 
