@@ -107,6 +107,18 @@ pub fn stored_as(resource: &'static Resource) -> &'static Resource {
     BY_PREFIX.get(resource.storage_prefix).copied().unwrap_or(resource)
 }
 
+/// A stored object as `resource` shows it: the one kind with two versions is converted.
+#[must_use]
+pub fn shown_as(resource: &'static Resource, stored: Value) -> Value {
+    if stored_as(resource) == resource { stored } else { api::kinds::event::to_events(&stored) }
+}
+
+/// An object of `resource` in the form in which it is stored.
+#[must_use]
+pub fn as_stored(resource: &'static Resource, shown: &Value) -> Value {
+    if stored_as(resource) == resource { shown.clone() } else { api::kinds::event::to_core(shown) }
+}
+
 fn resource_of_key(key: &str) -> Option<&'static Resource> {
     key.rmatch_indices('/').find_map(|(at, _)| BY_PREFIX.get(&key[..at]).copied())
 }

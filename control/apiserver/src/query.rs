@@ -19,7 +19,7 @@ impl Query {
     /// The first value of a parameter.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.all(name).next()
+        self.pairs.iter().find(|(it, _)| it == name).map(|(_, value)| value.as_str())
     }
 
     /// The first value of a parameter, if it is not empty.

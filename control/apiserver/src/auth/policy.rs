@@ -215,3 +215,100 @@ fn aggregated<'a>(role: &'a Value, all: &'a [Value], seen: &mut BTreeSet<&'a str
 fn selects(selector: &Value, labels: &Value) -> bool {
     LabelSelector::from_object(Some(selector)).is_ok_and(|selector| selector.matches_map(Some(labels)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn role(namespace: &str, name: &str, labels: Value, verb: &str) -> Value {
+        json!({
+            "metadata": {"namespace": namespace, "name": name, "labels": labels},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": [verb]}],
+        })
+    }
+
+    fn binding(namespace: Option<&str>, kind: &str, role: &str, subject: Value) -> Value {
+        json!({"metadata": {"namespace": namespace, "name": "b"}, "subjects": [subject], "roleRef": {"kind": kind, "name": role}})
+    }
+
+    #[track_caller]
+    fn check(objects: &Objects, user: &str, verb: &str, namespace: &str, expected: Result<(), &str>) {
+        let asked = Attributes {
+            user: UserInfo::named(user, &["dev"]),
+            verb: verb.into(),
+            resource: "pods".into(),
+            namespace: namespace.into(),
+            resource_request: true,
+            ..Attributes::default()
+        };
+        let expected = match expected {
+            Ok(()) => Decision::Allow,
+            Err(reason) => Decision::Deny { reason: reason.into() },
+        };
+        assert_eq!(Policy::compile(objects).authorize(&asked), expected, "{user} {verb} in {namespace:?}");
+    }
+
+    #[test]
+    fn a_binding_holds_for_its_subjects_in_its_namespace() {
+        let user = |name: &str| json!({"kind": "User", "name": name});
+        let objects = Objects {
+            cluster_roles: vec![role("", "c", Value::Null, "list")],
+            roles: vec![role("shop", "r", Value::Null, "get")],
+            cluster_role_bindings: vec![binding(None, "ClusterRole", "c", json!({"kind": "Group", "name": "ops"}))],
+            role_bindings: vec![
+                binding(Some("shop"), "Role", "r", user("jane")),
+                binding(Some("shop"), "ClusterRole", "c", json!({"kind": "Group", "name": "dev"})),
+                binding(Some("shop"), "Role", "r", json!({"kind": "ServiceAccount", "name": "web", "namespace": "blog"})),
+            ],
+        };
+        check(&objects, "jane", "get", "shop", Ok(()));
+        check(&objects, "jane", "get", "blog", Err(""));
+        check(&objects, "jane", "list", "shop", Ok(()));
+        check(&objects, "jane", "list", "", Err(""));
+        check(&objects, "joe", "get", "shop", Err(""));
+        check(&objects, "system:serviceaccount:blog:web", "get", "shop", Ok(()));
+        check(&objects, "system:serviceaccount:shop:web", "get", "shop", Err(""));
+    }
+
+    #[test]
+    fn a_role_of_another_namespace_does_not_count_and_a_missing_one_is_named() {
+        let objects = Objects {
+            roles: vec![role("blog", "r", Value::Null, "get")],
+            role_bindings: vec![binding(Some("shop"), "Role", "r", json!({"kind": "User", "name": "jane"}))],
+            cluster_role_bindings: vec![binding(None, "ClusterRole", "c", json!({"kind": "User", "name": "jane"}))],
+            ..Objects::default()
+        };
+        check(
+            &objects,
+            "jane",
+            "get",
+            "shop",
+            Err(r#"RBAC: [role.rbac.authorization.k8s.io "r" not found, clusterrole.rbac.authorization.k8s.io "c" not found]"#),
+        );
+        check(&objects, "jane", "get", "blog", Err(r#"RBAC: clusterrole.rbac.authorization.k8s.io "c" not found"#));
+    }
+
+    #[test]
+    fn aggregation_gathers_through_roles_that_gather_and_ends_in_a_circle() {
+        let gathering = |name: &str, of: &str, labels: Value| {
+            json!({
+                "metadata": {"name": name, "labels": labels},
+                "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {of: "true"}}]},
+                "rules": [{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}],
+            })
+        };
+        let objects = Objects {
+            cluster_roles: vec![
+                gathering("top", "to-top", json!({"to-middle": "true"})),
+                gathering("middle", "to-middle", json!({"to-top": "true"})),
+                role("", "leaf", json!({"to-middle": "true"}), "get"),
+            ],
+            cluster_role_bindings: vec![binding(None, "ClusterRole", "top", json!({"kind": "User", "name": "jane"}))],
+            ..Objects::default()
+        };
+        check(&objects, "jane", "get", "shop", Ok(()));
+        check(&objects, "jane", "delete", "shop", Err(""));
+    }
+}

@@ -1,0 +1,111 @@
+//! Responses: content type, compression, `Status` for errors, `Warning` headers.
+
+use std::io::Write as _;
+
+use api::ApiError;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::stream;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, VARY, WARNING};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::{BodyExt as _, StreamBody};
+use serde_json::Value;
+
+use crate::body::{Body, Response, full};
+use crate::negotiate::Media;
+
+/// Smaller responses are not worth the client's time to inflate (upstream's threshold).
+const GZIP_FROM: usize = 128 * 1024;
+/// All `Warning` headers of a response together (upstream's limit).
+const WARNINGS_MAX: usize = 4096;
+
+/// A response of JSON pieces, in the media type asked for, compressed if large and welcome.
+pub async fn pieces(status: StatusCode, pieces: Vec<Bytes>, media: Media, asked: &HeaderMap) -> Response {
+    let size: usize = pieces.iter().map(Bytes::len).sum();
+    if media == Media::Yaml {
+        let value: Value = serde_json::from_slice(&pieces.concat()).unwrap_or_default();
+        return typed(status, media.content_type(), full(yaml(&value)));
+    }
+    if size >= GZIP_FROM && accepts_gzip(asked) {
+        // Megabytes take tens of milliseconds: not on a thread that others' sockets wait for.
+        if let Ok(compressed) = tokio::task::spawn_blocking(move || gzip(&pieces)).await {
+            let mut response = typed(status, media.content_type(), full(compressed));
+            response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            response.headers_mut().insert(VARY, HeaderValue::from_static("Accept-Encoding"));
+            return response;
+        }
+        return error(&ApiError::internal("compression failed"));
+    }
+    let body = match pieces.len() {
+        0 | 1 => full(pieces.into_iter().next().unwrap_or_default()),
+        _ if size < 64 * 1024 => full(pieces.concat()),
+        _ => StreamBody::new(stream::iter(pieces.into_iter().map(|it| Ok(http_body::Frame::data(it))))).boxed_unsync(),
+    };
+    typed(status, media.content_type(), body)
+}
+
+/// A response of one JSON document.
+#[must_use]
+pub fn json(status: StatusCode, document: &Value) -> Response {
+    typed(status, "application/json", full(document.to_string()))
+}
+
+/// A response of plain text.
+#[must_use]
+pub fn text(status: StatusCode, text: impl Into<Bytes>) -> Response {
+    typed(status, "text/plain; charset=utf-8", full(text))
+}
+
+/// A response with a body of the given type.
+#[must_use]
+pub fn typed(status: StatusCode, content_type: &'static str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// The `Status` of a request that failed.
+#[must_use]
+pub fn error(error: &ApiError) -> Response {
+    let status = StatusCode::from_u16(error.code()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = json(status, &error.to_status_json());
+    if let Some(seconds) = error.retry_after_seconds() {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// Adds `Warning: 299 - ".."` headers, each text once.
+pub fn warn(response: &mut Response, warnings: &[String]) {
+    let mut room = WARNINGS_MAX;
+    for (at, text) in warnings.iter().enumerate() {
+        if warnings[..at].contains(text) || text.len() > room {
+            continue;
+        }
+        room -= text.len();
+        let clean: String = text.chars().filter(|it| !it.is_control()).collect();
+        let header = format!("299 - \"{}\"", clean.replace('\\', "\\\\").replace('"', "\\\""));
+        if let Ok(value) = HeaderValue::from_str(&header) {
+            response.headers_mut().append(WARNING, value);
+        }
+    }
+}
+
+fn yaml(value: &Value) -> String {
+    serde_saphyr::to_string(value).unwrap_or_default()
+}
+
+fn accepts_gzip(asked: &HeaderMap) -> bool {
+    asked.get_all(ACCEPT_ENCODING).iter().filter_map(|it| it.to_str().ok()).any(|it| it.contains("gzip"))
+}
+
+fn gzip(pieces: &[Bytes]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    for piece in pieces {
+        // Writing to a Vec cannot fail.
+        let _ = encoder.write_all(piece);
+    }
+    encoder.finish().unwrap_or_default().into()
+}
