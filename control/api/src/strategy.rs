@@ -48,15 +48,25 @@ impl Column {
     }
 
     /// The column of the object's name; clients find it by its format.
-    pub const NAME: Self =
-        Self { name: "Name", r#type: "string", format: "name", description: "Name of the object.", priority: 0 };
+    pub const NAME: Self = Self {
+        name: "Name",
+        r#type: "string",
+        format: "name",
+        description: "Name of the object.",
+        priority: 0,
+    };
 
     /// The column of the time since creation.
     pub const AGE: Self = Self::text("Age", "Time since the object was created.");
 
     /// The column that kinds without columns of their own show after the name.
-    pub const CREATED_AT: Self =
-        Self { name: "Created At", r#type: "date", format: "", description: "Time of the object's creation.", priority: 0 };
+    pub const CREATED_AT: Self = Self {
+        name: "Created At",
+        r#type: "date",
+        format: "",
+        description: "Time of the object's creation.",
+        priority: 0,
+    };
 }
 
 /// How the name of an object is checked.

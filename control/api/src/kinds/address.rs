@@ -39,8 +39,12 @@ pub fn special_ip(path: &str, text: &str) -> Option<FieldError> {
         Err(_) => "must be a valid IP address".to_owned(),
         Ok(ip) if ip.is_unspecified() => format!("may not be unspecified ({text})"),
         Ok(ip) if ip.is_loopback() => "may not be in the loopback range (127.0.0.0/8, ::1/128)".to_owned(),
-        Ok(ip) if is_link_local(ip) => "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned(),
-        Ok(ip) if is_link_local_multicast(ip) => "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned(),
+        Ok(ip) if is_link_local(ip) => {
+            "may not be in the link-local range (169.254.0.0/16, fe80::/10)".to_owned()
+        }
+        Ok(ip) if is_link_local_multicast(ip) => {
+            "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".to_owned()
+        }
         Ok(_) => return None,
     };
     Some(FieldError::invalid(path, text, message))
@@ -63,7 +67,8 @@ fn is_link_local_multicast(ip: IpAddr) -> bool {
 /// The error of an address that is not of the family that `family` names (`IPv4` or `IPv6`).
 #[must_use]
 pub fn of_family(path: &str, text: &str, family: &str) -> Option<FieldError> {
-    let valid = if family == "IPv4" { text.parse::<Ipv4Addr>().is_ok() } else { text.parse::<Ipv6Addr>().is_ok() };
+    let valid =
+        if family == "IPv4" { text.parse::<Ipv4Addr>().is_ok() } else { text.parse::<Ipv6Addr>().is_ok() };
     (!valid).then(|| FieldError::invalid(path, text, format!("must be a valid {family} address")))
 }
 
@@ -76,10 +81,25 @@ mod tests {
         for (text, expected) in [
             ("10.0.0.1", None),
             ("fd00::1", None),
-            ("127.0.0.1", Some("a: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)")),
-            ("169.254.1.1", Some("a: Invalid value: \"169.254.1.1\": may not be in the link-local range (169.254.0.0/16, fe80::/10)")),
+            (
+                "127.0.0.1",
+                Some(
+                    "a: Invalid value: \"127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+                ),
+            ),
+            (
+                "169.254.1.1",
+                Some(
+                    "a: Invalid value: \"169.254.1.1\": may not be in the link-local range (169.254.0.0/16, fe80::/10)",
+                ),
+            ),
             ("0.0.0.0", Some("a: Invalid value: \"0.0.0.0\": may not be unspecified (0.0.0.0)")),
-            ("ff02::1", Some("a: Invalid value: \"ff02::1\": may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")),
+            (
+                "ff02::1",
+                Some(
+                    "a: Invalid value: \"ff02::1\": may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)",
+                ),
+            ),
             ("x", Some("a: Invalid value: \"x\": must be a valid IP address")),
         ] {
             assert_eq!(special_ip("a", text).map(|error| error.to_string()).as_deref(), expected);

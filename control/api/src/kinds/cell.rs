@@ -36,14 +36,21 @@ pub fn age(object: &Value, now: Timestamp) -> Value {
 /// Time since `timestamp` (RFC 3339), `<unknown>` when it is empty or unreadable.
 #[must_use]
 pub fn since(timestamp: &str, now: Timestamp) -> String {
-    timestamp.parse::<Timestamp>().map_or_else(|_| UNKNOWN.to_owned(), |then| human_duration(now.as_millisecond() - then.as_millisecond()))
+    timestamp.parse::<Timestamp>().map_or_else(
+        |_| UNKNOWN.to_owned(),
+        |then| human_duration(now.as_millisecond() - then.as_millisecond()),
+    )
 }
 
 /// A span of time with about two significant digits: `118s`, `2m5s`, `3h`, `5d12h`. Negative spans are clocks that disagree: up to a second counts as 0.
 #[must_use]
 pub fn human_duration(milliseconds: i64) -> String {
     let pair = |large: i64, large_unit: char, small: i64, small_unit: char| {
-        if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit}{small}{small_unit}") }
+        if small == 0 {
+            format!("{large}{large_unit}")
+        } else {
+            format!("{large}{large_unit}{small}{small_unit}")
+        }
     };
     let seconds = milliseconds / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -78,19 +85,23 @@ pub fn labels(object: &Value, pointer: &str) -> String {
 /// A `LabelSelector` in the selector grammar, in the order of keys; empty when it selects nothing or everything.
 #[must_use]
 pub fn selector(object: &Value, pointer: &str) -> String {
-    let mut terms: Vec<(&str, String)> =
-        field::texts(object, &format!("{pointer}/matchLabels")).map(|(key, value)| (key, format!("{key}={value}"))).collect();
+    let mut terms: Vec<(&str, String)> = field::texts(object, &format!("{pointer}/matchLabels"))
+        .map(|(key, value)| (key, format!("{key}={value}")))
+        .collect();
     for requirement in field::list(object, &format!("{pointer}/matchExpressions")) {
         let key = field::text(requirement, "/key");
         let mut values: Vec<&str> = field::items(requirement, "/values").collect();
         values.sort_unstable();
         let values = values.join(",");
-        terms.push((key, match field::text(requirement, "/operator") {
-            "In" => format!("{key} in ({values})"),
-            "NotIn" => format!("{key} notin ({values})"),
-            "DoesNotExist" => format!("!{key}"),
-            _ => key.to_owned(),
-        }));
+        terms.push((
+            key,
+            match field::text(requirement, "/operator") {
+                "In" => format!("{key} in ({values})"),
+                "NotIn" => format!("{key} notin ({values})"),
+                "DoesNotExist" => format!("!{key}"),
+                _ => key.to_owned(),
+            },
+        ));
     }
     terms.sort_by(|left, right| left.0.cmp(right.0));
     terms.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(",")

@@ -25,7 +25,11 @@ impl Strategy for ConfigMap {
             let path = format!("data[{key}]");
             metadata::invalid(&mut errors, &path, key, names::config_key(key));
             if field::map(object, "/binaryData").is_some_and(|binary| binary.contains_key(key)) {
-                errors.push(FieldError::invalid(path, key, format!("duplicate of key present in {}", "binaryData")));
+                errors.push(FieldError::invalid(
+                    path,
+                    key,
+                    format!("duplicate of key present in {}", "binaryData"),
+                ));
             }
             size += value.len();
         }
@@ -33,7 +37,11 @@ impl Strategy for ConfigMap {
             let path = format!("binaryData[{key}]");
             metadata::invalid(&mut errors, &path, key, names::config_key(key));
             if keys.contains(key) {
-                errors.push(FieldError::invalid(path, key, format!("duplicate of key present in {}", "data")));
+                errors.push(FieldError::invalid(
+                    path,
+                    key,
+                    format!("duplicate of key present in {}", "data"),
+                ));
             }
             size += decoded_len(value);
         }
@@ -61,7 +69,8 @@ impl Strategy for ConfigMap {
 /// Bytes behind a base64 text.
 #[must_use]
 pub fn decoded_len(base64: &str) -> usize {
-    base64.len() / 4 * 3 - base64.bytes().rev().take(2).filter(|&byte| byte == b'=').count().min(base64.len() / 4 * 3)
+    base64.len() / 4 * 3
+        - base64.bytes().rev().take(2).filter(|&byte| byte == b'=').count().min(base64.len() / 4 * 3)
 }
 
 /// What an object with `immutable: true` may not change: that flag and `keys`.
@@ -105,8 +114,14 @@ mod tests {
                 r#"binaryData[a]: Invalid value: "a": duplicate of key present in data"#,
             ],
         );
-        check(ConfigMap.validate(&json!({"data": {"a": "x".repeat(DATA_MAX + 1)}})), &[": Too long: may not be more than 1048576 bytes"]);
-        assert_eq!((decoded_len(""), decoded_len("eA=="), decoded_len("eHg="), decoded_len("eHh4")), (0, 1, 2, 3));
+        check(
+            ConfigMap.validate(&json!({"data": {"a": "x".repeat(DATA_MAX + 1)}})),
+            &[": Too long: may not be more than 1048576 bytes"],
+        );
+        assert_eq!(
+            (decoded_len(""), decoded_len("eA=="), decoded_len("eHg="), decoded_len("eHh4")),
+            (0, 1, 2, 3)
+        );
     }
 
     #[test]
@@ -115,13 +130,19 @@ mod tests {
         check(ConfigMap.validate_transition(&old, &old), &[]);
         check(
             ConfigMap.validate_transition(&json!({"data": {"a": "2"}}), &old),
-            &["immutable: Forbidden: field is immutable when `immutable` is set", "data: Forbidden: field is immutable when `immutable` is set"],
+            &[
+                "immutable: Forbidden: field is immutable when `immutable` is set",
+                "data: Forbidden: field is immutable when `immutable` is set",
+            ],
         );
     }
 
     #[test]
     fn a_row_counts_keys() {
-        let row = ConfigMap.cells(&json!({"metadata": {"name": "c"}, "data": {"a": "", "b": ""}, "binaryData": {"c": ""}}), "2026-01-01T00:00:00Z".parse().unwrap());
+        let row = ConfigMap.cells(
+            &json!({"metadata": {"name": "c"}, "data": {"a": "", "b": ""}, "binaryData": {"c": ""}}),
+            "2026-01-01T00:00:00Z".parse().unwrap(),
+        );
         assert_eq!(row[1], 3);
     }
 }

@@ -17,7 +17,11 @@ impl Strategy for ControllerRevision {
         match object.get("data") {
             None | Some(Value::Null) => errors.push(FieldError::required("data", "data is mandatory")),
             Some(data) if !data.is_object() => {
-                errors.push(FieldError::invalid("data", data.clone(), "error parsing data: data must be an object"));
+                errors.push(FieldError::invalid(
+                    "data",
+                    data.clone(),
+                    "error parsing data: data must be an object",
+                ));
             }
             Some(_) => {}
         }
@@ -42,7 +46,9 @@ impl Strategy for ControllerRevision {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let owner = field::list(object, "/metadata/ownerReferences").iter().find(|owner| field::flag(owner, "/controller"));
+        let owner = field::list(object, "/metadata/ownerReferences")
+            .iter()
+            .find(|owner| field::flag(owner, "/controller"));
         let controller = owner.map_or(cell::NONE.to_owned(), |owner| {
             let kind = field::text(owner, "/kind");
             let name = field::text(owner, "/name");
@@ -51,7 +57,12 @@ impl Strategy for ControllerRevision {
                 None => format!("{}/{name}", kind.to_lowercase()),
             }
         });
-        vec![cell::name(object), controller.into(), field::integer(object, "/revision").unwrap_or(0).into(), cell::age(object, now)]
+        vec![
+            cell::name(object),
+            controller.into(),
+            field::integer(object, "/revision").unwrap_or(0).into(),
+            cell::age(object, now),
+        ]
     }
 }
 
@@ -73,7 +84,11 @@ mod tests {
         assert_eq!(row[..3], [json!("r"), json!("daemonset.apps/ds"), json!(2)]);
         assert!(ControllerRevision.validate(&object).is_empty());
         let changed = json!({"revision": 3, "data": {"a": 1}});
-        let errors: Vec<String> = ControllerRevision.validate_transition(&changed, &object).iter().map(ToString::to_string).collect();
+        let errors: Vec<String> = ControllerRevision
+            .validate_transition(&changed, &object)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(errors, [r#"data: Invalid value: {"a":1}: field is immutable"#]);
     }
 }

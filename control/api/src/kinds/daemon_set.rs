@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::at::At;
 use super::workload::{self, count};
 use super::{cell, field, metadata};
+use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
 
 /// apps/v1 DaemonSet.
@@ -66,8 +68,24 @@ impl Strategy for DaemonSet {
             *annotations = json!({});
         }
         if let Some(annotations) = annotations.as_object_mut() {
-            annotations.insert(TEMPLATE_GENERATION.to_owned(), (generation + i64::from(changed)).to_string().into());
+            annotations
+                .insert(TEMPLATE_GENERATION.to_owned(), (generation + i64::from(changed)).to_string().into());
         }
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let spec = At::new(object, "").child("spec");
+        workload::selector_and_template(object, "daemonset", &mut errors);
+        for key in ["minReadySeconds", "revisionHistoryLimit"] {
+            spec.check_not_negative(key, &mut errors);
+        }
+        validate_strategy(&spec.child("updateStrategy"), &mut errors);
+        errors
+    }
+
+    fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -105,6 +123,37 @@ impl Strategy for DaemonSet {
     }
 }
 
+fn validate_strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
+    match strategy.text("type") {
+        "OnDelete" => {}
+        "RollingUpdate" => {
+            let Some(rolling) = strategy.present("rollingUpdate") else {
+                errors.push(strategy.required("rollingUpdate", ""));
+                return;
+            };
+            workload::positive_amount(&rolling, "maxUnavailable", errors);
+            workload::not_above_all(&rolling, "maxUnavailable", errors);
+            workload::positive_amount(&rolling, "maxSurge", errors);
+            workload::not_above_all(&rolling, "maxSurge", errors);
+            let some = |key: &str| rolling.has(key) && !workload::is_zero_amount(rolling.child(key).value);
+            match (some("maxUnavailable"), some("maxSurge")) {
+                (true, true) => {
+                    errors.push(rolling.invalid("maxSurge", "may not be set when maxUnavailable is non-zero"))
+                }
+                (false, false) => {
+                    errors.push(rolling.required("maxUnavailable", "cannot be 0 when maxSurge is 0"))
+                }
+                _ => {}
+            }
+        }
+        other => errors.push(FieldError::not_supported(
+            strategy.path_of("type"),
+            other,
+            &["OnDelete", "RollingUpdate"],
+        )),
+    }
+}
+
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 #[cfg(test)]
@@ -117,12 +166,43 @@ mod tests {
         let mut object = json!({"spec": {}});
         DaemonSet.default(&mut object);
         assert_eq!(
-            object["spec"],
-            json!({"updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}}, "revisionHistoryLimit": 10})
+            object["spec"]["updateStrategy"],
+            json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}})
         );
+        assert_eq!(object["spec"]["revisionHistoryLimit"], 10);
         let mut on_delete = json!({"spec": {"updateStrategy": {"type": "OnDelete"}}});
         DaemonSet.default(&mut on_delete);
         assert_eq!(on_delete["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+    }
+
+    #[test]
+    fn an_update_replaces_or_surges_and_never_both() {
+        let check = |rolling: Value, expected: &[&str]| {
+            let mut object = json!({"spec": {
+                "selector": {"matchLabels": {"a": "b"}},
+                "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}},
+                "updateStrategy": {"rollingUpdate": rolling},
+            }});
+            DaemonSet.default(&mut object);
+            assert_eq!(
+                DaemonSet.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>(),
+                expected
+            );
+        };
+        check(json!({}), &[]);
+        check(json!({"maxUnavailable": 0, "maxSurge": "10%"}), &[]);
+        check(
+            json!({"maxUnavailable": 0}),
+            &[
+                "spec.updateStrategy.rollingUpdate.maxUnavailable: Required value: cannot be 0 when maxSurge is 0",
+            ],
+        );
+        check(
+            json!({"maxSurge": 1}),
+            &[
+                "spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero",
+            ],
+        );
     }
 
     #[test]
@@ -132,11 +212,17 @@ mod tests {
         let mut second = first.clone();
         second["spec"]["minReadySeconds"] = json!(2);
         DaemonSet.prepare_update(&mut second, &first);
-        assert_eq!((&second["metadata"]["generation"], &second["metadata"]["annotations"][TEMPLATE_GENERATION]), (&json!(2), &json!("1")));
+        assert_eq!(
+            (&second["metadata"]["generation"], &second["metadata"]["annotations"][TEMPLATE_GENERATION]),
+            (&json!(2), &json!("1"))
+        );
         let mut third = second.clone();
         third["spec"]["template"] = json!({"a": 2});
         DaemonSet.prepare_update(&mut third, &second);
-        assert_eq!((&third["metadata"]["generation"], &third["metadata"]["annotations"][TEMPLATE_GENERATION]), (&json!(3), &json!("2")));
+        assert_eq!(
+            (&third["metadata"]["generation"], &third["metadata"]["annotations"][TEMPLATE_GENERATION]),
+            (&json!(3), &json!("2"))
+        );
     }
 
     #[test]

@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::at::At;
 use super::workload::{self, count};
 use super::{cell, field, metadata};
+use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
 
 /// apps/v1 Deployment.
@@ -37,13 +39,33 @@ impl Strategy for Deployment {
         metadata::keep(new, old, "status");
         let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();
         // Annotations of a deployment are copied to its ReplicaSets, so the controller has to look at them as at the spec.
-        let changed = metadata::spec_changed(new, old) || !field::same(annotations(new).as_ref(), annotations(old).as_ref());
+        let changed = metadata::spec_changed(new, old)
+            || !field::same(annotations(new).as_ref(), annotations(old).as_ref());
         metadata::count_generation(new, old, changed);
     }
 
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
         metadata::keep_all_but_status(new, old);
         metadata::keep_metadata(new, old, "labels");
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let spec = At::new(object, "").child("spec");
+        for key in ["replicas", "minReadySeconds", "revisionHistoryLimit", "progressDeadlineSeconds"] {
+            spec.check_not_negative(key, &mut errors);
+        }
+        workload::selector_and_template(object, "deployment", &mut errors);
+        validate_strategy(&spec.child("strategy"), &mut errors);
+        let ready = spec.integer("minReadySeconds").unwrap_or(0);
+        if spec.integer("progressDeadlineSeconds").is_some_and(|deadline| deadline <= ready) {
+            errors.push(spec.invalid("progressDeadlineSeconds", "must be greater than minReadySeconds"));
+        }
+        errors
+    }
+
+    fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -87,6 +109,36 @@ fn default_strategy(strategy: &mut Value) {
     }
 }
 
+fn validate_strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
+    match strategy.text("type") {
+        "Recreate" => {
+            if strategy.has("rollingUpdate") {
+                errors.push(
+                    strategy.forbidden(
+                        "rollingUpdate",
+                        "may not be specified when strategy `type` is 'Recreate'",
+                    ),
+                );
+            }
+        }
+        "RollingUpdate" => {
+            let rolling = strategy.child("rollingUpdate");
+            workload::positive_amount(&rolling, "maxUnavailable", errors);
+            workload::positive_amount(&rolling, "maxSurge", errors);
+            let zero = |key: &str| workload::is_zero_amount(rolling.child(key).value);
+            if zero("maxUnavailable") && zero("maxSurge") {
+                errors.push(rolling.invalid("maxUnavailable", "may not be 0 when `maxSurge` is 0"));
+            }
+            workload::not_above_all(&rolling, "maxUnavailable", errors);
+        }
+        other => errors.push(FieldError::not_supported(
+            strategy.path_of("type"),
+            other,
+            &["Recreate", "RollingUpdate"],
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -119,6 +171,90 @@ mod tests {
         assert_eq!(recreate["spec"]["replicas"], 0);
     }
 
+    #[track_caller]
+    fn check(change: impl Fn(&mut Value), expected: &[&str]) {
+        let mut object = json!({"spec": {
+            "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "a", "image": "b"}]}},
+        }});
+        change(&mut object["spec"]);
+        Deployment.default(&mut object);
+        assert_eq!(
+            Deployment.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            expected
+        );
+    }
+
+    #[test]
+    fn selector_and_template_fit() {
+        check(|_| {}, &[]);
+        check(
+            |spec| spec["template"]["metadata"]["labels"] = json!({"app": "other"}),
+            &[
+                r#"spec.template.metadata.labels: Invalid value: {"app":"other"}: `selector` does not match template `labels`"#,
+            ],
+        );
+        check(
+            |spec| spec["selector"] = json!(null),
+            &[
+                "spec.selector: Required value",
+                r#"spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`"#,
+            ],
+        );
+        check(
+            |spec| spec["selector"] = json!({}),
+            &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
+        );
+        check(
+            |spec| spec["template"]["spec"]["restartPolicy"] = json!("Never"),
+            &[r#"spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always""#],
+        );
+        check(
+            |spec| spec["template"]["spec"]["containers"] = json!([]),
+            &["spec.template.spec.containers: Required value"],
+        );
+        let old = json!({"spec": {"selector": {"matchLabels": {"a": "b"}}}});
+        let errors =
+            Deployment.validate_transition(&json!({"spec": {"selector": {"matchLabels": {"a": "c"}}}}), &old);
+        assert_eq!(
+            errors[0].to_string(),
+            r#"spec.selector: Invalid value: {"matchLabels":{"a":"c"}}: field is immutable"#
+        );
+    }
+
+    #[test]
+    fn a_rollout_can_move() {
+        let rolling = |unavailable: Value, surge: Value| move |spec: &mut Value| spec["strategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}});
+        check(rolling(json!(0), json!(1)), &[]);
+        check(
+            rolling(json!("0%"), json!(0)),
+            &[
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+            ],
+        );
+        check(
+            rolling(json!("200%"), json!(1)),
+            &[
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"200%\": must not be greater than 100%",
+            ],
+        );
+        check(
+            rolling(json!("x"), json!(-1)),
+            &[
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"x\": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
+                "spec.strategy.rollingUpdate.maxSurge: Invalid value: -1: must be greater than or equal to 0",
+            ],
+        );
+        check(
+            |spec| spec["replicas"] = json!(-1),
+            &["spec.replicas: Invalid value: -1: must be greater than or equal to 0"],
+        );
+        check(
+            |spec| spec["minReadySeconds"] = json!(600),
+            &["spec.progressDeadlineSeconds: Invalid value: 600: must be greater than minReadySeconds"],
+        );
+    }
+
     #[test]
     fn annotations_count_as_a_change_and_labels_do_not() {
         let old = json!({"metadata": {"generation": 1, "annotations": {"a": "1"}}, "spec": {"replicas": 1}, "status": {"replicas": 1}});
@@ -127,7 +263,10 @@ mod tests {
             assert_eq!(new["metadata"]["generation"], generation);
             assert_eq!(new["status"], json!({"replicas": 1}));
         };
-        check(json!({"metadata": {"annotations": {"a": "1"}, "labels": {"x": "y"}}, "spec": {"replicas": 1}}), 1);
+        check(
+            json!({"metadata": {"annotations": {"a": "1"}, "labels": {"x": "y"}}, "spec": {"replicas": 1}}),
+            1,
+        );
         check(json!({"metadata": {"annotations": {"a": "2"}}, "spec": {"replicas": 1}}), 2);
         check(json!({"metadata": {"annotations": {"a": "1"}}, "spec": {"replicas": 2}}), 2);
     }
@@ -140,7 +279,19 @@ mod tests {
             "status": {"readyReplicas": 2, "updatedReplicas": 3},
         });
         let row = Deployment.cells(&object, "2026-01-01T00:00:00Z".parse().unwrap());
-        assert_eq!(row, [json!("web"), json!("2/3"), json!(3), json!(0), json!("<unknown>"), json!("a,c"), json!("b,d"), json!("app=web")]);
+        assert_eq!(
+            row,
+            [
+                json!("web"),
+                json!("2/3"),
+                json!(3),
+                json!(0),
+                json!("<unknown>"),
+                json!("a,c"),
+                json!("b,d"),
+                json!("app=web")
+            ]
+        );
         assert_eq!(row.len(), Deployment.columns().len());
     }
 }

@@ -27,7 +27,8 @@ impl Strategy for EndpointSlice {
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         let labels = |object: &Value| object.pointer("/metadata/labels").cloned();
-        let changed = metadata::body_changed(new, old) || !field::same(labels(new).as_ref(), labels(old).as_ref());
+        let changed =
+            metadata::body_changed(new, old) || !field::same(labels(new).as_ref(), labels(old).as_ref());
         metadata::count_generation(new, old, changed);
     }
 
@@ -109,11 +110,17 @@ fn validate_endpoint(endpoint: &Value, family: &str, path: &str, errors: &mut Ve
                 let wrong = address::of_family(&path, text, family);
                 errors.extend(wrong.or_else(|| address::special_ip(&path, text)));
             }
-            "FQDN" => metadata::invalid(errors, &path, text, names::dns_subdomain(text.strip_suffix('.').unwrap_or(text))),
+            "FQDN" => metadata::invalid(
+                errors,
+                &path,
+                text,
+                names::dns_subdomain(text.strip_suffix('.').unwrap_or(text)),
+            ),
             _ => {}
         }
     }
-    let named = [("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>), ("hostname", names::dns_label)];
+    let named =
+        [("nodeName", names::dns_subdomain as fn(&str) -> Vec<String>), ("hostname", names::dns_label)];
     for (key, rule) in named {
         if let Some(text) = field::at(endpoint, &format!("/{key}")).and_then(Value::as_str) {
             metadata::invalid(errors, &format!("{path}.{key}"), text, rule(text));
@@ -147,11 +154,20 @@ fn validate_ports(object: &Value, errors: &mut Vec<FieldError>) {
         match field::text(port, "/protocol") {
             "" => errors.push(FieldError::required(format!("{path}.protocol"), "")),
             "TCP" | "UDP" | "SCTP" => {}
-            other => errors.push(FieldError::not_supported(format!("{path}.protocol"), other, &["SCTP", "TCP", "UDP"])),
+            other => errors.push(FieldError::not_supported(
+                format!("{path}.protocol"),
+                other,
+                &["SCTP", "TCP", "UDP"],
+            )),
         }
         let protocol = field::text(port, "/appProtocol");
         if !protocol.is_empty() {
-            metadata::invalid(errors, &format!("{path}.appProtocol"), protocol, names::qualified_name(protocol));
+            metadata::invalid(
+                errors,
+                &format!("{path}.appProtocol"),
+                protocol,
+                names::qualified_name(protocol),
+            );
         }
     }
 }
@@ -168,16 +184,25 @@ mod tests {
         let slice = |endpoints: Value| json!({"metadata": {"name": "s"}, "addressType": "IPv4", "ports": [{"port": 80}, {"name": "x"}], "endpoints": endpoints});
         let row = |object: &Value| EndpointSlice.cells(object, "2026-01-01T00:00:00Z".parse().unwrap());
         let many: Vec<Value> = (1..6).map(|i| json!({"addresses": [format!("10.0.0.{i}")]})).collect();
-        assert_eq!(row(&slice(many.into()))[1..4], ["IPv4", "80,x", "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more..."].map(Value::from));
+        assert_eq!(
+            row(&slice(many.into()))[1..4],
+            ["IPv4", "80,x", "10.0.0.1,10.0.0.2,10.0.0.3 + 2 more..."].map(Value::from)
+        );
         assert_eq!(row(&slice(json!([])))[3], "<unset>");
     }
 
     #[test]
     fn endpoints_have_addresses_of_the_family() {
         let check = |object: Value, expected: &[&str]| {
-            assert_eq!(EndpointSlice.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+            assert_eq!(
+                EndpointSlice.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>(),
+                expected
+            );
         };
-        check(json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"name": "", "protocol": "TCP"}]}), &[]);
+        check(
+            json!({"addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}], "ports": [{"name": "", "protocol": "TCP"}]}),
+            &[],
+        );
         check(
             json!({
                 "addressType": "IPv6",
@@ -193,8 +218,12 @@ mod tests {
             ],
         );
         let many: Vec<Value> = (0..1001).map(|_| json!({"addresses": ["10.0.0.1"]})).collect();
-        check(json!({"addressType": "IPv4", "endpoints": many}), &["endpoints: Too many: 1001: must have at most 1000 items"]);
-        let moved = EndpointSlice.validate_transition(&json!({"addressType": "IPv6"}), &json!({"addressType": "IPv4"}));
+        check(
+            json!({"addressType": "IPv4", "endpoints": many}),
+            &["endpoints: Too many: 1001: must have at most 1000 items"],
+        );
+        let moved = EndpointSlice
+            .validate_transition(&json!({"addressType": "IPv6"}), &json!({"addressType": "IPv4"}));
         assert_eq!(moved[0].to_string(), "addressType: Invalid value: \"IPv6\": field is immutable");
     }
 

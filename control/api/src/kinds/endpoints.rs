@@ -31,21 +31,25 @@ impl Strategy for Endpoints {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::NAME, Column::text("Endpoints", "Addresses and ports that are ready."), Column::AGE];
+        const COLUMNS: &[Column] =
+            &[Column::NAME, Column::text("Endpoints", "Addresses and ports that are ready."), Column::AGE];
         COLUMNS
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let mut ready = Vec::new();
         for subset in field::list(object, "/subsets") {
-            let addresses = || field::list(subset, "/addresses").iter().map(|address| field::text(address, "/ip"));
+            let addresses =
+                || field::list(subset, "/addresses").iter().map(|address| field::text(address, "/ip"));
             let ports = field::list(subset, "/ports");
             if ports.is_empty() {
                 ready.extend(addresses().map(ToOwned::to_owned));
             }
             for port in ports {
                 let port = field::integer(port, "/port").unwrap_or(0);
-                ready.extend(addresses().map(|ip| if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }));
+                ready.extend(addresses().map(|ip| {
+                    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+                }));
             }
         }
         vec![cell::name(object), cell::first_three(&ready, cell::NONE).into(), cell::age(object, now)]
@@ -86,11 +90,19 @@ fn validate_subset(subset: &Value, path: &str, errors: &mut Vec<FieldError>) {
             name => metadata::invalid(errors, &format!("{path}.name"), name, names::dns_label(name)),
         }
         let number = field::integer(port, "/port").unwrap_or(0);
-        errors.extend(names::port_number(number).into_iter().map(|message| FieldError::invalid(format!("{path}.port"), number, message)));
+        errors.extend(
+            names::port_number(number)
+                .into_iter()
+                .map(|message| FieldError::invalid(format!("{path}.port"), number, message)),
+        );
         match field::text(port, "/protocol") {
             "" => errors.push(FieldError::required(format!("{path}.protocol"), "")),
             "TCP" | "UDP" | "SCTP" => {}
-            other => errors.push(FieldError::not_supported(format!("{path}.protocol"), other, &["SCTP", "TCP", "UDP"])),
+            other => errors.push(FieldError::not_supported(
+                format!("{path}.protocol"),
+                other,
+                &["SCTP", "TCP", "UDP"],
+            )),
         }
     }
 }
@@ -104,8 +116,17 @@ mod tests {
 
     #[test]
     fn a_row_shows_addresses_with_ports() {
-        let cell = |subsets: Value| Endpoints.cells(&json!({"metadata": {"name": "e"}, "subsets": subsets}), "2026-01-01T00:00:00Z".parse().unwrap())[1].clone();
-        assert_eq!(cell(json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}]}])), "10.0.0.1:80,[fd00::1]:80");
+        let cell = |subsets: Value| {
+            Endpoints.cells(
+                &json!({"metadata": {"name": "e"}, "subsets": subsets}),
+                "2026-01-01T00:00:00Z".parse().unwrap(),
+            )[1]
+            .clone()
+        };
+        assert_eq!(
+            cell(json!([{"addresses": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "ports": [{"port": 80}]}])),
+            "10.0.0.1:80,[fd00::1]:80"
+        );
         assert_eq!(cell(json!([{"addresses": [{"ip": "10.0.0.1"}]}])), "10.0.0.1");
         assert_eq!(cell(json!([])), "<none>");
     }

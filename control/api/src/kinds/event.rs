@@ -25,7 +25,9 @@ const RENAMED: &[(&str, &str)] = &[
 /// An event of core/v1 as events.k8s.io/v1 shows it.
 #[must_use]
 pub fn to_events(event: &Value) -> Value {
-    rename(event, "events.k8s.io/v1", |key| RENAMED.iter().find(|(core, _)| *core == key).map(|(_, events)| *events))
+    rename(event, "events.k8s.io/v1", |key| {
+        RENAMED.iter().find(|(core, _)| *core == key).map(|(_, events)| *events)
+    })
 }
 
 /// An event of events.k8s.io/v1 as core/v1 shows it, and as it is stored.
@@ -46,7 +48,11 @@ fn rename(event: &Value, api_version: &str, name: impl Fn(&str) -> Option<&'stat
 }
 
 fn core_view(event: &Value) -> Cow<'_, Value> {
-    if field::text(event, "/apiVersion").starts_with("events.k8s.io/") { Cow::Owned(to_core(event)) } else { Cow::Borrowed(event) }
+    if field::text(event, "/apiVersion").starts_with("events.k8s.io/") {
+        Cow::Owned(to_core(event))
+    } else {
+        Cow::Borrowed(event)
+    }
 }
 
 const COLUMNS: &[Column] = &[
@@ -64,7 +70,13 @@ const COLUMNS: &[Column] = &[
 
 fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
     let event = core_view(event);
-    let first_of = |pointers: [&str; 2]| pointers.into_iter().map(|pointer| field::text(&event, pointer)).find(|text| !text.is_empty()).unwrap_or("");
+    let first_of = |pointers: [&str; 2]| {
+        pointers
+            .into_iter()
+            .map(|pointer| field::text(&event, pointer))
+            .find(|text| !text.is_empty())
+            .unwrap_or("")
+    };
     let first = cell::since(first_of(["/firstTimestamp", "/eventTime"]), now);
     let mut last = match field::text(&event, "/lastTimestamp") {
         "" => first.clone(),
@@ -99,14 +111,19 @@ fn cells(event: &Value, now: Timestamp) -> Vec<Value> {
     ]
 }
 
-const OBJECT_KEYS: [&str; 7] = ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"];
+const OBJECT_KEYS: [&str; 7] =
+    ["kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath"];
 
 fn reported_by(event: &Value) -> String {
     field::text(event, "/reportingComponent").to_owned()
 }
 
 fn object_fields(event: &Value, names: [&'static str; 7]) -> Vec<(&'static str, String)> {
-    names.into_iter().zip(OBJECT_KEYS).map(|(name, key)| (name, field::text(event, &format!("/involvedObject/{key}")).to_owned())).collect()
+    names
+        .into_iter()
+        .zip(OBJECT_KEYS)
+        .map(|(name, key)| (name, field::text(event, &format!("/involvedObject/{key}")).to_owned()))
+        .collect()
 }
 
 /// core/v1 Event.
@@ -269,9 +286,14 @@ fn validate_loosely(event: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let namespace = field::text(event, "/metadata/namespace");
     let object_namespace = field::text(event, "/involvedObject/namespace");
-    let mismatch = || FieldError::invalid(OBJECT_NAMESPACE, object_namespace, "does not match event.namespace");
+    let mismatch =
+        || FieldError::invalid(OBJECT_NAMESPACE, object_namespace, "does not match event.namespace");
     if field::text(event, "/eventTime").is_empty() {
-        let fits = if object_namespace.is_empty() { matches!(namespace, "" | "default") } else { namespace == object_namespace };
+        let fits = if object_namespace.is_empty() {
+            matches!(namespace, "" | "default")
+        } else {
+            namespace == object_namespace
+        };
         if !fits {
             errors.push(mismatch());
         }
@@ -333,13 +355,24 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:02:00Z".parse().unwrap();
         let row = CoreEvent.cells(&event(), now);
         let expected = [
-            json!("60s"), json!("Normal"), json!("Started"), json!("pod/p"), json!(""), json!("kubelet, node1"), json!("Started container a"), json!("2m"),
-            json!(3), json!("p.1"),
+            json!("60s"),
+            json!("Normal"),
+            json!("Started"),
+            json!("pod/p"),
+            json!(""),
+            json!("kubelet, node1"),
+            json!("Started container a"),
+            json!("2m"),
+            json!(3),
+            json!("p.1"),
         ];
         assert_eq!(row, expected);
         assert_eq!(EventsEvent.cells(&to_events(&event()), now), row);
         let fields = CoreEvent.selectable_fields(&event());
-        assert!(fields.contains(&("involvedObject.name", "p".to_owned())) && fields.contains(&("source", "kubelet".to_owned())));
+        assert!(
+            fields.contains(&("involvedObject.name", "p".to_owned()))
+                && fields.contains(&("source", "kubelet".to_owned()))
+        );
         assert!(EventsEvent.selectable_fields(&event()).contains(&("regarding.kind", "Pod".to_owned())));
     }
 
@@ -363,6 +396,9 @@ mod tests {
         let mut bare = new;
         bare["action"] = json!("");
         bare["type"] = json!("Odd");
-        check(&EventsEvent.validate_create(&bare), &["action: Required value", "type: Invalid value: \"\": has invalid value: Odd"]);
+        check(
+            &EventsEvent.validate_create(&bare),
+            &["action: Required value", "type: Invalid value: \"\": has invalid value: Odd"],
+        );
     }
 }

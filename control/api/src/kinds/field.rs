@@ -43,7 +43,10 @@ pub fn map<'a>(object: &'a Value, pointer: &str) -> Option<&'a Map<String, Value
 
 /// Name and text of each entry of the map at `pointer` (labels, selectors, string data).
 pub fn texts<'a>(object: &'a Value, pointer: &str) -> impl Iterator<Item = (&'a str, &'a str)> {
-    map(object, pointer).into_iter().flatten().map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
+    map(object, pointer)
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
 }
 
 /// The text items of the list at `pointer`.
@@ -119,7 +122,8 @@ pub fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
                 && right.iter().all(|(key, value)| left.contains_key(key) || is_empty(Some(value)))
         }
         (Some(Value::Array(left)), Some(Value::Array(right))) => {
-            left.len() == right.len() && left.iter().zip(right).all(|(left, right)| same(Some(left), Some(right)))
+            left.len() == right.len()
+                && left.iter().zip(right).all(|(left, right)| same(Some(left), Some(right)))
         }
         (left, right) => left == right,
     }
@@ -134,7 +138,9 @@ mod tests {
 
     #[test]
     fn absent_null_zero_and_empty_mean_the_same() {
-        let check = |left: Value, right: Value, expected: bool| assert_eq!(same(Some(&left), Some(&right)), expected, "{left} {right}");
+        let check = |left: Value, right: Value, expected: bool| {
+            assert_eq!(same(Some(&left), Some(&right)), expected, "{left} {right}")
+        };
         check(json!({"a": 1}), json!({"a": 1, "b": null}), true);
         check(json!({"a": 1, "b": []}), json!({"a": 1}), true);
         check(json!({"a": {"c": {}}}), json!({}), false);

@@ -37,7 +37,8 @@ impl Strategy for IpAddress {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::NAME, Column::text("ParentRef", "Object that has the address."), Column::AGE];
+        const COLUMNS: &[Column] =
+            &[Column::NAME, Column::text("ParentRef", "Object that has the address."), Column::AGE];
         COLUMNS
     }
 
@@ -48,7 +49,10 @@ impl Strategy for IpAddress {
             (resource, "") => resource.to_lowercase(),
             (resource, group) => format!("{resource}.{group}").to_lowercase(),
         };
-        let parent: Vec<&str> = [resource.as_str(), part("namespace"), part("name")].into_iter().filter(|part| !part.is_empty()).collect();
+        let parent: Vec<&str> = [resource.as_str(), part("namespace"), part("name")]
+            .into_iter()
+            .filter(|part| !part.is_empty())
+            .collect();
         vec![cell::name(object), parent.join("/").into(), cell::age(object, now)]
     }
 }
@@ -64,11 +68,19 @@ mod tests {
     fn the_name_is_the_address_and_the_parent_stays() {
         let object = json!({"metadata": {"name": "10.96.0.1"}, "spec": {"parentRef": {"resource": "services", "namespace": "default", "name": "kubernetes"}}});
         assert!(IpAddress.validate_create(&object).is_empty());
-        assert_eq!(IpAddress.cells(&object, "2026-01-01T00:00:00Z".parse().unwrap())[1], "services/default/kubernetes");
-        let bad = IpAddress.validate_create(&json!({"metadata": {"name": "FD00::1"}, "spec": {"parentRef": {"resource": "services"}}}));
+        assert_eq!(
+            IpAddress.cells(&object, "2026-01-01T00:00:00Z".parse().unwrap())[1],
+            "services/default/kubernetes"
+        );
+        let bad = IpAddress.validate_create(
+            &json!({"metadata": {"name": "FD00::1"}, "spec": {"parentRef": {"resource": "services"}}}),
+        );
         assert_eq!(
             bad.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [r#"metadata.name: Invalid value: "FD00::1": must be a canonical format IP address"#, "spec.parentRef.name: Required value"]
+            [
+                r#"metadata.name: Invalid value: "FD00::1": must be a canonical format IP address"#,
+                "spec.parentRef.name: Required value"
+            ]
         );
     }
 }

@@ -24,14 +24,20 @@ impl Strategy for Lease {
         if empty("preferredHolder") {
             errors.push(FieldError::required("spec.preferredHolder", ""));
         }
-        if field::at(object, "/spec/preferredHolder").is_some() && field::text(object, "/spec/strategy").is_empty() {
-            errors.push(FieldError::forbidden("spec.preferredHolder", "may only be specified when `strategy` is defined"));
+        if field::at(object, "/spec/preferredHolder").is_some()
+            && field::text(object, "/spec/strategy").is_empty()
+        {
+            errors.push(FieldError::forbidden(
+                "spec.preferredHolder",
+                "may only be specified when `strategy` is defined",
+            ));
         }
         errors
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::NAME, Column::text("Holder", "Who holds the lease."), Column::AGE];
+        const COLUMNS: &[Column] =
+            &[Column::NAME, Column::text("Holder", "Who holds the lease."), Column::AGE];
         COLUMNS
     }
 
@@ -64,6 +70,8 @@ mod tests {
                 "spec.leaseTransitions: Invalid value: -1: must be greater than or equal to 0",
             ]
         );
-        assert!(Lease.validate(&json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 40}})).is_empty());
+        assert!(
+            Lease.validate(&json!({"spec": {"holderIdentity": "", "leaseDurationSeconds": 40}})).is_empty()
+        );
     }
 }

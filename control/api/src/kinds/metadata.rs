@@ -55,7 +55,13 @@ pub fn spec_changed(new: &Value, old: &Value) -> bool {
 pub fn body_changed(new: &Value, old: &Value) -> bool {
     let body = |object: &Value| -> Map<String, Value> {
         let outside = ["metadata", "status", "kind", "apiVersion"];
-        object.as_object().into_iter().flatten().filter(|(key, _)| !outside.contains(&key.as_str())).map(|(k, v)| (k.clone(), v.clone())).collect()
+        object
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| !outside.contains(&key.as_str()))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
     };
     !field::same(Some(&Value::Object(body(new))), Some(&Value::Object(body(old))))
 }
@@ -125,7 +131,9 @@ pub fn check_name(rule: NameRule, name: &str) -> Vec<String> {
         NameRule::PathSegment => names::path_segment(name),
         NameRule::IpAddress => match name.parse::<std::net::IpAddr>() {
             Err(_) => vec![address::NOT_AN_IP.to_owned()],
-            Ok(address) if address.to_string() != name => vec!["must be a canonical format IP address".to_owned()],
+            Ok(address) if address.to_string() != name => {
+                vec!["must be a canonical format IP address".to_owned()]
+            }
             Ok(_) => Vec::new(),
         },
     }
@@ -134,7 +142,10 @@ pub fn check_name(rule: NameRule, name: &str) -> Vec<String> {
 /// A `generateName` may end in a dash, since more follows it.
 fn check_prefix(rule: NameRule, prefix: &str) -> Vec<String> {
     match prefix.strip_suffix('-') {
-        Some(stem) if !stem.is_empty() => check_name(rule, &format!("{}a", &stem[..stem.len() - stem.chars().next_back().map_or(0, char::len_utf8)])),
+        Some(stem) if !stem.is_empty() => check_name(
+            rule,
+            &format!("{}a", &stem[..stem.len() - stem.chars().next_back().map_or(0, char::len_utf8)]),
+        ),
         _ => check_name(rule, prefix),
     }
 }
@@ -153,12 +164,20 @@ pub fn validate(object: &Value, namespaced: bool, rule: NameRule) -> Vec<FieldEr
     }
     match (namespaced, field::text(object, "/metadata/namespace")) {
         (true, "") => errors.push(FieldError::required("metadata.namespace", "")),
-        (true, namespace) => invalid(&mut errors, "metadata.namespace", namespace, names::dns_label(namespace)),
+        (true, namespace) => {
+            invalid(&mut errors, "metadata.namespace", namespace, names::dns_label(namespace))
+        }
         (false, "") => {}
         (false, _) => errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type")),
     }
-    if let Some(generation) = field::integer(object, "/metadata/generation").filter(|&generation| generation < 0) {
-        errors.push(FieldError::invalid("metadata.generation", generation, "must be greater than or equal to 0"));
+    if let Some(generation) =
+        field::integer(object, "/metadata/generation").filter(|&generation| generation < 0)
+    {
+        errors.push(FieldError::invalid(
+            "metadata.generation",
+            generation,
+            "must be greater than or equal to 0",
+        ));
     }
     validate_maps(object, &mut errors);
     validate_finalizers(object, &mut errors);
@@ -171,7 +190,9 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     let mut errors = Vec::new();
     if field::at(old, "/metadata/deletionTimestamp").is_some() {
         let before: Vec<&str> = field::items(old, "/metadata/finalizers").collect();
-        let mut extra: Vec<&str> = field::items(new, "/metadata/finalizers").filter(|finalizer| !before.contains(finalizer)).collect();
+        let mut extra: Vec<&str> = field::items(new, "/metadata/finalizers")
+            .filter(|finalizer| !before.contains(finalizer))
+            .collect();
         extra.sort_unstable();
         if !extra.is_empty() {
             let list = extra.iter().map(|finalizer| format!("{finalizer:?}")).collect::<Vec<_>>().join(", ");
@@ -188,7 +209,9 @@ pub fn validate_update(new: &Value, old: &Value) -> Vec<FieldError> {
     if generation(new) < generation(old) {
         errors.push(FieldError::invalid("metadata.generation", generation(new), "must not be decremented"));
     }
-    for key in ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    for key in
+        ["name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
         errors.extend(immutable(new, old, &format!("/metadata/{key}"), &format!("metadata.{key}")));
     }
     validate_maps(new, &mut errors);
@@ -229,12 +252,17 @@ fn validate_owners(object: &Value, errors: &mut Vec<FieldError>) {
         let text = |key: &str| field::text(owner, &format!("/{key}"));
         for key in ["apiVersion", "kind", "name", "uid"] {
             if text(key).is_empty() {
-                let message = if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                let message =
+                    if key == "apiVersion" { "version must not be empty" } else { "must not be empty" };
                 errors.push(FieldError::invalid(format!("{PATH}.{key}"), "", message));
             }
         }
         if (text("apiVersion"), text("kind")) == ("v1", "Event") {
-            errors.push(FieldError::invalid(PATH, owner.clone(), "/v1, Kind=Event is disallowed from being an owner"));
+            errors.push(FieldError::invalid(
+                PATH,
+                owner.clone(),
+                "/v1, Kind=Event is disallowed from being an owner",
+            ));
         }
         if field::flag(owner, "/controller") {
             let name = format!("{}/{}", text("kind"), text("name"));
@@ -279,7 +307,13 @@ mod tests {
     fn metadata_of_new_objects_is_judged_in_upstreams_words() {
         check_create(json!({"name": "a", "namespace": "b"}), &[]);
         check_create(json!({"name": "a-x7k2p", "generateName": "a-", "namespace": "b"}), &[]);
-        check_create(json!({}), &["metadata.name: Required value: name or generateName is required", "metadata.namespace: Required value"]);
+        check_create(
+            json!({}),
+            &[
+                "metadata.name: Required value: name or generateName is required",
+                "metadata.namespace: Required value",
+            ],
+        );
         check_create(
             json!({"name": "a", "namespace": "b", "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "1", "controller": true},
@@ -294,8 +328,12 @@ mod tests {
             json!({"name": "a", "namespace": "b", "annotations": {"k": "x".repeat(ANNOTATIONS_MAX)}}),
             &["metadata.annotations: Too long: may not be more than 262144 bytes"],
         );
-        let cluster = validate(&json!({"metadata": {"name": "a", "namespace": "b"}}), false, NameRule::DnsLabel);
-        assert_eq!(cluster.iter().map(ToString::to_string).collect::<Vec<_>>(), ["metadata.namespace: Forbidden: not allowed on this type"]);
+        let cluster =
+            validate(&json!({"metadata": {"name": "a", "namespace": "b"}}), false, NameRule::DnsLabel);
+        assert_eq!(
+            cluster.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["metadata.namespace: Forbidden: not allowed on this type"]
+        );
     }
 
     #[test]
@@ -315,8 +353,12 @@ mod tests {
     #[test]
     fn a_status_write_keeps_everything_else() {
         let old = json!({"metadata": {"generation": 3}, "spec": {"a": 1}, "data": 1});
-        let mut new = json!({"metadata": {"generation": 9}, "spec": {"a": 2}, "status": {"s": 1}, "extra": 1});
+        let mut new =
+            json!({"metadata": {"generation": 9}, "spec": {"a": 2}, "status": {"s": 1}, "extra": 1});
         keep_all_but_status(&mut new, &old);
-        assert_eq!(new, json!({"metadata": {"generation": 3}, "spec": {"a": 1}, "data": 1, "status": {"s": 1}}));
+        assert_eq!(
+            new,
+            json!({"metadata": {"generation": 3}, "spec": {"a": 1}, "data": 1, "status": {"s": 1}})
+        );
     }
 }

@@ -5,6 +5,7 @@
 //! namespace's state) is admission's or the allocators' business.
 
 pub mod address;
+pub mod at;
 pub mod cell;
 pub mod config_map;
 pub mod controller_revision;
@@ -60,7 +61,8 @@ pub static REPLICA_SET: replica_set::ReplicaSet = replica_set::ReplicaSet;
 /// apps/v1 DaemonSet.
 pub static DAEMON_SET: daemon_set::DaemonSet = daemon_set::DaemonSet;
 /// apps/v1 ControllerRevision.
-pub static CONTROLLER_REVISION: controller_revision::ControllerRevision = controller_revision::ControllerRevision;
+pub static CONTROLLER_REVISION: controller_revision::ControllerRevision =
+    controller_revision::ControllerRevision;
 /// discovery.k8s.io/v1 EndpointSlice.
 pub static ENDPOINT_SLICE: endpoint_slice::EndpointSlice = endpoint_slice::EndpointSlice;
 /// coordination.k8s.io/v1 Lease.

@@ -117,7 +117,11 @@ pub fn path_segment(text: &str) -> Vec<String> {
     if matches!(text, "." | "..") {
         return vec![format!("may not be '{text}'")];
     }
-    ["/", "%"].into_iter().filter(|part| text.contains(part)).map(|part| format!("may not contain '{part}'")).collect()
+    ["/", "%"]
+        .into_iter()
+        .filter(|part| text.contains(part))
+        .map(|part| format!("may not contain '{part}'"))
+        .collect()
 }
 
 fn is_qualified(text: &str) -> bool {
@@ -147,7 +151,9 @@ pub fn qualified_name(text: &str) -> Vec<String> {
             if prefix.is_empty() {
                 errors.push("prefix part must be non-empty".to_owned());
             } else {
-                errors.extend(dns_subdomain(prefix).into_iter().map(|message| format!("prefix part {message}")));
+                errors.extend(
+                    dns_subdomain(prefix).into_iter().map(|message| format!("prefix part {message}")),
+                );
             }
             name
         }
@@ -228,7 +234,9 @@ pub fn config_key(text: &str) -> Vec<String> {
     if text.len() > SUBDOMAIN_MAX {
         errors.push(too_long(SUBDOMAIN_MAX));
     }
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+    if text.is_empty()
+        || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+    {
         errors.push(regex_error(
             "a valid config key must consist of alphanumeric characters, '-', '_' or '.'",
             "[-._a-zA-Z0-9]+",
@@ -250,13 +258,18 @@ pub fn http_header(text: &str) -> Vec<String> {
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
         return Vec::new();
     }
-    vec![regex_error("a valid HTTP header must consist of alphanumeric characters or '-'", "[-A-Za-z0-9]+", &["X-Header-Name"])]
+    vec![regex_error(
+        "a valid HTTP header must consist of alphanumeric characters or '-'",
+        "[-A-Za-z0-9]+",
+        &["X-Header-Name"],
+    )]
 }
 
 /// `text` is a percentage such as `25%`.
 #[must_use]
 pub fn is_percent(text: &str) -> bool {
-    text.strip_suffix('%').is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
+    text.strip_suffix('%')
+        .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// What `percentage` fields answer to anything else.
@@ -265,7 +278,11 @@ pub fn percent(text: &str) -> Vec<String> {
     if is_percent(text) {
         return Vec::new();
     }
-    vec![regex_error("a valid percent string must be a numeric string followed by an ending '%'", "[0-9]+%", &["1%", "93%"])]
+    vec![regex_error(
+        "a valid percent string must be a numeric string followed by an ending '%'",
+        "[0-9]+%",
+        &["1%", "93%"],
+    )]
 }
 
 #[cfg(test)]
@@ -281,16 +298,28 @@ mod tests {
     fn names_are_judged_in_upstreams_words() {
         check(dns_label, "web-1", &[]);
         check(dns_label, "a.b", &["must not contain dots"]);
-        check(dns_label, "Web", &[
-            "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
-        ]);
+        check(
+            dns_label,
+            "Web",
+            &[
+                "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+            ],
+        );
         check(dns_subdomain, "a.b-c.1", &[]);
-        check(dns_subdomain, "a..b", &[
-            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
-        ]);
-        check(dns_1035_label, "1a", &[
-            "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
-        ]);
+        check(
+            dns_subdomain,
+            "a..b",
+            &[
+                "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+            ],
+        );
+        check(
+            dns_1035_label,
+            "1a",
+            &[
+                "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')",
+            ],
+        );
         check(dns_1035_label, "a1", &[]);
         check(path_segment, "system:node", &[]);
         check(path_segment, "a/b%", &["may not contain '/'", "may not contain '%'"]);
@@ -302,13 +331,21 @@ mod tests {
         check(qualified_name, "app.kubernetes.io/name", &[]);
         check(qualified_name, "App", &[]);
         check(qualified_name, "/a", &["prefix part must be non-empty"]);
-        check(qualified_name, "a/b/c", &[
-            "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
-        ]);
+        check(
+            qualified_name,
+            "a/b/c",
+            &[
+                "a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]') with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+            ],
+        );
         check(label_value, "", &[]);
-        check(label_value, "a b", &[
-            "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
-        ]);
+        check(
+            label_value,
+            "a b",
+            &[
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
+            ],
+        );
     }
 
     #[test]
@@ -317,7 +354,13 @@ mod tests {
         check(port_name, "8080", &["must contain at least one letter (a-z)"]);
         check(port_name, "-a", &["must not begin or end with a hyphen"]);
         check(env_name, "A.B-c d", &[]);
-        check(env_name, "A=B", &["a valid environment variable name must consist only of printable ASCII characters other than '='"]);
+        check(
+            env_name,
+            "A=B",
+            &[
+                "a valid environment variable name must consist only of printable ASCII characters other than '='",
+            ],
+        );
         check(config_key, "a_b.txt", &[]);
         check(config_key, "..a", &["must not start with '..'"]);
         check(percent, "25%", &[]);

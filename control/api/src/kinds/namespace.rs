@@ -32,7 +32,9 @@ impl Strategy for Namespace {
 
     fn default(&self, object: &mut Value) {
         let name = field::text(object, "/metadata/name").to_owned();
-        if !name.is_empty() && let Some(metadata) = field::map_mut(object, "metadata") {
+        if !name.is_empty()
+            && let Some(metadata) = field::map_mut(object, "metadata")
+        {
             let labels = metadata.entry("labels").or_insert_with(|| json!({}));
             if labels.is_null() {
                 *labels = json!({});
@@ -56,7 +58,9 @@ impl Strategy for Namespace {
         if finalizers.is_null() {
             *finalizers = json!([]);
         }
-        if let Some(finalizers) = finalizers.as_array_mut().filter(|list| !list.iter().any(|f| f == FINALIZER)) {
+        if let Some(finalizers) =
+            finalizers.as_array_mut().filter(|list| !list.iter().any(|f| f == FINALIZER))
+        {
             finalizers.push(FINALIZER.into());
         }
     }
@@ -72,10 +76,18 @@ impl Strategy for Namespace {
         let phase = field::text(new, "/status/phase");
         let deleting = field::at(new, "/metadata/deletionTimestamp").is_some();
         if deleting && phase != "Terminating" {
-            errors.push(FieldError::invalid("status.Phase", phase, "may only be 'Terminating' if `deletionTimestamp` is not empty"));
+            errors.push(FieldError::invalid(
+                "status.Phase",
+                phase,
+                "may only be 'Terminating' if `deletionTimestamp` is not empty",
+            ));
         }
         if !deleting && phase != "Active" {
-            errors.push(FieldError::invalid("status.Phase", phase, "may only be 'Active' if `deletionTimestamp` is empty"));
+            errors.push(FieldError::invalid(
+                "status.Phase",
+                phase,
+                "may only be 'Active' if `deletionTimestamp` is empty",
+            ));
         }
         errors
     }
@@ -93,7 +105,11 @@ impl Strategy for Namespace {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::NAME, Column::text("Status", "Active, or Terminating while it is being emptied."), Column::AGE];
+        const COLUMNS: &[Column] = &[
+            Column::NAME,
+            Column::text("Status", "Active, or Terminating while it is being emptied."),
+            Column::AGE,
+        ];
         COLUMNS
     }
 
@@ -105,7 +121,11 @@ impl Strategy for Namespace {
 fn validate_finalizer(finalizer: &str, path: &str, errors: &mut Vec<FieldError>) {
     metadata::invalid(errors, path, finalizer, names::qualified_name(finalizer));
     if !finalizer.contains('/') && finalizer != FINALIZER {
-        errors.push(FieldError::invalid(path, finalizer, "name is neither a standard finalizer name nor is it fully qualified"));
+        errors.push(FieldError::invalid(
+            path,
+            finalizer,
+            "name is neither a standard finalizer name nor is it fully qualified",
+        ));
     }
 }
 
@@ -161,7 +181,10 @@ mod tests {
     fn a_namespace_goes_when_its_last_finalizer_goes() {
         let mut object = json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
         begin_deletion(&mut object, "2026-01-01T00:00:00.7Z".parse().unwrap());
-        assert_eq!((&object["metadata"]["deletionTimestamp"], &object["status"]["phase"]), (&json!("2026-01-01T00:00:00Z"), &json!("Terminating")));
+        assert_eq!(
+            (&object["metadata"]["deletionTimestamp"], &object["status"]["phase"]),
+            (&json!("2026-01-01T00:00:00Z"), &json!("Terminating"))
+        );
         assert!(!is_finalized(&object));
         let mut update = object.clone();
         update["spec"] = json!({"finalizers": []});
@@ -177,7 +200,9 @@ mod tests {
         let errors = Namespace.validate(&json!({"spec": {"finalizers": ["kubernetes", "other", "a.b/c"]}}));
         assert_eq!(
             errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            [r#"spec.finalizers[1]: Invalid value: "other": name is neither a standard finalizer name nor is it fully qualified"#]
+            [
+                r#"spec.finalizers[1]: Invalid value: "other": name is neither a standard finalizer name nor is it fully qualified"#
+            ]
         );
     }
 }

@@ -34,9 +34,14 @@ impl Strategy for Role {
         }
         if !self.namespaced && field::at(object, "/aggregationRule").is_some() {
             if field::list(object, "/aggregationRule/clusterRoleSelectors").is_empty() {
-                errors.push(FieldError::required("aggregationRule.clusterRoleSelectors", "at least one clusterRoleSelector required if aggregationRule is non-nil"));
+                errors.push(FieldError::required(
+                    "aggregationRule.clusterRoleSelectors",
+                    "at least one clusterRoleSelector required if aggregationRule is non-nil",
+                ));
             }
-            for (index, selector) in field::list(object, "/aggregationRule/clusterRoleSelectors").iter().enumerate() {
+            for (index, selector) in
+                field::list(object, "/aggregationRule/clusterRoleSelectors").iter().enumerate()
+            {
                 let path = format!("aggregationRule.clusterRoleSelectors[{index}]");
                 super::workload::validate_selector(selector, &path, &mut errors);
             }
@@ -57,7 +62,11 @@ fn validate_rule(rule: &Value, namespaced: bool, path: &str, errors: &mut Vec<Fi
     if !empty("nonResourceURLs") {
         let urls = rule.get("nonResourceURLs").cloned().unwrap_or_default();
         if namespaced {
-            errors.push(FieldError::invalid(format!("{path}.nonResourceURLs"), urls.clone(), "namespaced rules cannot apply to non-resource URLs"));
+            errors.push(FieldError::invalid(
+                format!("{path}.nonResourceURLs"),
+                urls.clone(),
+                "namespaced rules cannot apply to non-resource URLs",
+            ));
         }
         if !empty("apiGroups") || !empty("resources") || !empty("resourceNames") {
             errors.push(FieldError::invalid(
@@ -69,10 +78,16 @@ fn validate_rule(rule: &Value, namespaced: bool, path: &str, errors: &mut Vec<Fi
         return;
     }
     if empty("apiGroups") {
-        errors.push(FieldError::required(format!("{path}.apiGroups"), "resource rules must supply at least one api group"));
+        errors.push(FieldError::required(
+            format!("{path}.apiGroups"),
+            "resource rules must supply at least one api group",
+        ));
     }
     if empty("resources") {
-        errors.push(FieldError::required(format!("{path}.resources"), "resource rules must supply at least one resource"));
+        errors.push(FieldError::required(
+            format!("{path}.resources"),
+            "resource rules must supply at least one resource",
+        ));
     }
 }
 
@@ -138,9 +153,13 @@ impl Strategy for Binding {
             field::list(object, "/subjects")
                 .iter()
                 .filter(|subject| field::text(subject, "/kind") == kind)
-                .map(|subject| match (kind, field::text(subject, "/namespace"), field::text(subject, "/name")) {
-                    ("ServiceAccount", namespace, name) if !namespace.is_empty() => format!("{namespace}/{name}"),
-                    (_, _, name) => name.to_owned(),
+                .map(|subject| {
+                    match (kind, field::text(subject, "/namespace"), field::text(subject, "/name")) {
+                        ("ServiceAccount", namespace, name) if !namespace.is_empty() => {
+                            format!("{namespace}/{name}")
+                        }
+                        (_, _, name) => name.to_owned(),
+                    }
                 })
                 .collect::<Vec<_>>()
                 .join(", ")
@@ -148,7 +167,8 @@ impl Strategy for Binding {
         };
         vec![
             cell::name(object),
-            format!("{}/{}", field::text(object, "/roleRef/kind"), field::text(object, "/roleRef/name")).into(),
+            format!("{}/{}", field::text(object, "/roleRef/kind"), field::text(object, "/roleRef/name"))
+                .into(),
             cell::age(object, now),
             subjects("User"),
             subjects("Group"),
@@ -196,8 +216,14 @@ fn validate_subject(subject: &Value, path: &str, namespaced: bool, errors: &mut 
             }
         }
         "User" | "Group" if group == GROUP => {}
-        "User" | "Group" => errors.push(FieldError::not_supported(format!("{path}.apiGroup"), group, &[GROUP])),
-        kind => errors.push(FieldError::not_supported(format!("{path}.kind"), kind, &["ServiceAccount", "User", "Group"])),
+        "User" | "Group" => {
+            errors.push(FieldError::not_supported(format!("{path}.apiGroup"), group, &[GROUP]))
+        }
+        kind => errors.push(FieldError::not_supported(
+            format!("{path}.kind"),
+            kind,
+            &["ServiceAccount", "User", "Group"],
+        )),
     }
 }
 
@@ -216,7 +242,10 @@ mod tests {
     #[test]
     fn rules_name_verbs_groups_and_resources() {
         let role = Role { namespaced: true };
-        check(&role.validate(&json!({"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]})), &[]);
+        check(
+            &role.validate(&json!({"rules": [{"verbs": ["get"], "apiGroups": [""], "resources": ["pods"]}]})),
+            &[],
+        );
         check(
             &role.validate(&json!({"rules": [{}, {"verbs": ["get"], "nonResourceURLs": ["/x"]}]})),
             &[
@@ -226,7 +255,11 @@ mod tests {
                 "rules[1].nonResourceURLs: Invalid value: [\"/x\"]: namespaced rules cannot apply to non-resource URLs",
             ],
         );
-        check(&Role { namespaced: false }.validate(&json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/x"]}]})), &[]);
+        check(
+            &Role { namespaced: false }
+                .validate(&json!({"rules": [{"verbs": ["get"], "nonResourceURLs": ["/x"]}]})),
+            &[],
+        );
     }
 
     #[test]
@@ -245,7 +278,9 @@ mod tests {
         changed["roleRef"]["name"] = json!("edit");
         check(
             &binding.validate_transition(&changed, &object),
-            &[r#"roleRef: Invalid value: {"kind":"ClusterRole","name":"edit","apiGroup":"rbac.authorization.k8s.io"}: cannot change roleRef"#],
+            &[
+                r#"roleRef: Invalid value: {"kind":"ClusterRole","name":"edit","apiGroup":"rbac.authorization.k8s.io"}: cannot change roleRef"#,
+            ],
         );
         let row = binding.cells(&object, "2026-01-01T00:00:00Z".parse().unwrap());
         assert_eq!(row, ["b", "ClusterRole/view", "<unknown>", "u", "", "n/s"].map(Value::from));

@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::at::At;
 use super::workload::{self, count};
-use super::{cell, field};
+use super::{cell, field, metadata};
+use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
 
 /// apps/v1 ReplicaSet.
@@ -25,6 +27,21 @@ impl Strategy for ReplicaSet {
             field::set_if_absent(spec, "replicas", 1);
         }
         workload::default_template(object);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let spec = At::new(object, "").child("spec");
+        for key in ["replicas", "minReadySeconds"] {
+            spec.check_not_negative(key, &mut errors);
+        }
+        // Upstream says "deployment" here too.
+        workload::selector_and_template(object, "deployment", &mut errors);
+        errors
+    }
+
+    fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -66,6 +83,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_replica_set_needs_selector_and_template() {
+        let mut object = json!({"spec": {"replicas": -1}});
+        ReplicaSet.default(&mut object);
+        assert_eq!(
+            ReplicaSet.validate(&object).iter().map(ToString::to_string).collect::<Vec<_>>(),
+            [
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.selector: Required value",
+                "spec.template.metadata.labels: Invalid value: null: `selector` does not match template `labels`",
+                "spec.template.spec.containers: Required value",
+            ]
+        );
+    }
 
     #[test]
     fn a_row_shows_wanted_current_and_ready() {

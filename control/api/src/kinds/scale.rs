@@ -37,13 +37,19 @@ pub fn of(workload: &Value) -> Value {
 pub fn apply(workload: &mut Value, scale: &Value) -> Result<(), Vec<FieldError>> {
     let replicas = field::integer(scale, "/spec/replicas").unwrap_or(0);
     if replicas < 0 {
-        return Err(vec![FieldError::invalid("spec.replicas", replicas, "must be greater than or equal to 0")]);
+        return Err(vec![FieldError::invalid(
+            "spec.replicas",
+            replicas,
+            "must be greater than or equal to 0",
+        )]);
     }
     if let Some(spec) = field::map_mut(workload, "spec") {
         spec.insert("replicas".to_owned(), replicas.into());
     }
     let version = field::text(scale, "/metadata/resourceVersion");
-    if !version.is_empty() && let Some(metadata) = field::map_mut(workload, "metadata") {
+    if !version.is_empty()
+        && let Some(metadata) = field::map_mut(workload, "metadata")
+    {
         metadata.insert("resourceVersion".to_owned(), version.into());
     }
     Ok(())

@@ -58,7 +58,9 @@ impl Strategy for Secret {
         match kind {
             "kubernetes.io/service-account-token" => {
                 const ACCOUNT: &str = "kubernetes.io/service-account.name";
-                if !field::map(object, "/metadata/annotations").is_some_and(|annotations| !field::is_empty(annotations.get(ACCOUNT))) {
+                if !field::map(object, "/metadata/annotations")
+                    .is_some_and(|annotations| !field::is_empty(annotations.get(ACCOUNT)))
+                {
                     errors.push(FieldError::required(format!("metadata.annotations[{ACCOUNT}]"), ""));
                 }
             }
@@ -70,14 +72,19 @@ impl Strategy for Secret {
         }
         for key in [".dockercfg", ".dockerconfigjson"] {
             if kind == format!("kubernetes.io/{}", &key[1..]) && has(key) && !holds_json(object, key) {
-                errors.push(FieldError::invalid(format!("data[{key}]"), "<secret contents redacted>", "not valid JSON"));
+                errors.push(FieldError::invalid(
+                    format!("data[{key}]"),
+                    "<secret contents redacted>",
+                    "not valid JSON",
+                ));
             }
         }
         errors
     }
 
     fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors: Vec<FieldError> = metadata::immutable(new, old, "/type", "type").into_iter().collect();
+        let mut errors: Vec<FieldError> =
+            metadata::immutable(new, old, "/type", "type").into_iter().collect();
         errors.extend(validate_immutable(new, old, &["data"]));
         errors
     }
@@ -87,8 +94,12 @@ impl Strategy for Secret {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] =
-            &[Column::NAME, Column::text("Type", "What the secret is for."), Column::text("Data", "Number of keys."), Column::AGE];
+        const COLUMNS: &[Column] = &[
+            Column::NAME,
+            Column::text("Type", "What the secret is for."),
+            Column::text("Data", "Number of keys."),
+            Column::AGE,
+        ];
         COLUMNS
     }
 
@@ -103,12 +114,19 @@ fn encode_string_data(object: &mut Value) {
     let Some(texts) = object.as_object_mut().and_then(|map| map.shift_remove("stringData")) else { return };
     let Some(texts) = texts.as_object().filter(|texts| !texts.is_empty()) else { return };
     if let Some(data) = field::map_mut(object, "data") {
-        data.extend(texts.iter().map(|(key, text)| (key.clone(), STANDARD.encode(text.as_str().unwrap_or_default()).into())));
+        data.extend(
+            texts
+                .iter()
+                .map(|(key, text)| (key.clone(), STANDARD.encode(text.as_str().unwrap_or_default()).into())),
+        );
     }
 }
 
 fn holds_json(object: &Value, key: &str) -> bool {
-    let text = field::map(object, "/data").and_then(|data| data.get(key)).and_then(Value::as_str).unwrap_or_default();
+    let text = field::map(object, "/data")
+        .and_then(|data| data.get(key))
+        .and_then(Value::as_str)
+        .unwrap_or_default();
     STANDARD.decode(text).is_ok_and(|bytes| serde_json::from_slice::<Value>(&bytes).is_ok())
 }
 
@@ -134,8 +152,14 @@ mod tests {
     #[test]
     fn types_demand_their_keys() {
         check(json!({"type": "Opaque", "data": {}}), &[]);
-        check(json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}), &["data[tls.key]: Required value"]);
-        check(json!({"type": "kubernetes.io/basic-auth"}), &["data[username]: Required value", "data[password]: Required value"]);
+        check(
+            json!({"type": "kubernetes.io/tls", "data": {"tls.crt": ""}}),
+            &["data[tls.key]: Required value"],
+        );
+        check(
+            json!({"type": "kubernetes.io/basic-auth"}),
+            &["data[username]: Required value", "data[password]: Required value"],
+        );
         check(
             json!({"type": "kubernetes.io/dockerconfigjson", "data": {".dockerconfigjson": "eA=="}}),
             &[r#"data[.dockerconfigjson]: Invalid value: "<secret contents redacted>": not valid JSON"#],

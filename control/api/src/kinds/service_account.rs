@@ -28,7 +28,11 @@ impl Strategy for ServiceAccount {
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::NAME, Column::text("Secrets", "Number of secrets that the account may use."), Column::AGE];
+        const COLUMNS: &[Column] = &[
+            Column::NAME,
+            Column::text("Secrets", "Number of secrets that the account may use."),
+            Column::AGE,
+        ];
         COLUMNS
     }
 

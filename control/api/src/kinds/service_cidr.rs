@@ -38,7 +38,11 @@ impl Strategy for ServiceCidr {
             }
             _ => return vec![FieldError::invalid(PATH, spec(), "may only hold up to 2 values")],
         }
-        cidrs.iter().enumerate().filter_map(|(index, cidr)| address::invalid_cidr(&format!("{PATH}[{index}]"), cidr)).collect()
+        cidrs
+            .iter()
+            .enumerate()
+            .filter_map(|(index, cidr)| address::invalid_cidr(&format!("{PATH}[{index}]"), cidr))
+            .collect()
     }
 
     fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
@@ -48,11 +52,16 @@ impl Strategy for ServiceCidr {
         }
         // One range may become two, to go dual stack; a range never changes.
         let changed = before.iter().zip(now).enumerate().filter(|(_, (before, now))| before != now);
-        changed.map(|(index, (_, now))| FieldError::invalid(format!("spec.cidrs[{index}]"), now.clone(), metadata::IMMUTABLE)).collect()
+        changed
+            .map(|(index, (_, now))| {
+                FieldError::invalid(format!("spec.cidrs[{index}]"), now.clone(), metadata::IMMUTABLE)
+            })
+            .collect()
     }
 
     fn columns(&self) -> &'static [Column] {
-        const COLUMNS: &[Column] = &[Column::NAME, Column::text("CIDRs", "Ranges, one of each family."), Column::AGE];
+        const COLUMNS: &[Column] =
+            &[Column::NAME, Column::text("CIDRs", "Ranges, one of each family."), Column::AGE];
         COLUMNS
     }
 
@@ -80,20 +89,35 @@ mod tests {
     #[test]
     fn one_range_of_each_family() {
         check(&ServiceCidr.validate(&cidrs(&["10.96.0.0/16", "fd00::/112"])), &[]);
-        check(&ServiceCidr.validate(&cidrs(&[])), &["spec.cidrs: Required value: at least one CIDR required"]);
-        check(&ServiceCidr.validate(&cidrs(&["10.96.0.0"])), &[
-            "spec.cidrs[0]: Invalid value: \"10.96.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
-        ]);
-        check(&ServiceCidr.validate(&cidrs(&["10.96.0.0/16", "10.97.0.0/16"])), &[
-            "spec.cidrs: Invalid value: {\"cidrs\":[\"10.96.0.0/16\",\"10.97.0.0/16\"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96",
-        ]);
+        check(
+            &ServiceCidr.validate(&cidrs(&[])),
+            &["spec.cidrs: Required value: at least one CIDR required"],
+        );
+        check(
+            &ServiceCidr.validate(&cidrs(&["10.96.0.0"])),
+            &[
+                "spec.cidrs[0]: Invalid value: \"10.96.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
+            ],
+        );
+        check(
+            &ServiceCidr.validate(&cidrs(&["10.96.0.0/16", "10.97.0.0/16"])),
+            &[
+                "spec.cidrs: Invalid value: {\"cidrs\":[\"10.96.0.0/16\",\"10.97.0.0/16\"]}: may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96",
+            ],
+        );
     }
 
     #[test]
     fn ranges_only_grow_to_dual_stack() {
         let old = cidrs(&["10.96.0.0/16"]);
         check(&ServiceCidr.validate_transition(&cidrs(&["10.96.0.0/16", "fd00::/112"]), &old), &[]);
-        check(&ServiceCidr.validate_transition(&cidrs(&["10.97.0.0/16"]), &old), &["spec.cidrs[0]: Invalid value: \"10.97.0.0/16\": field is immutable"]);
-        check(&ServiceCidr.validate_transition(&cidrs(&[]), &old), &["spec.cidrs: Invalid value: []: field is immutable"]);
+        check(
+            &ServiceCidr.validate_transition(&cidrs(&["10.97.0.0/16"]), &old),
+            &["spec.cidrs[0]: Invalid value: \"10.97.0.0/16\": field is immutable"],
+        );
+        check(
+            &ServiceCidr.validate_transition(&cidrs(&[]), &old),
+            &["spec.cidrs: Invalid value: []: field is immutable"],
+        );
     }
 }

@@ -20,7 +20,10 @@ pub fn bind(pod: &mut Value, binding: &Value, now: Timestamp) -> Result<(), ApiE
         return Err(ApiError::conflict(("", "pods/binding"), &name, reason));
     }
     for key in ["annotations", "labels"] {
-        let Some(added) = field::map(binding, &format!("/metadata/{key}")).filter(|added| !added.is_empty()) else { continue };
+        let Some(added) = field::map(binding, &format!("/metadata/{key}")).filter(|added| !added.is_empty())
+        else {
+            continue;
+        };
         if let Some(metadata) = field::map_mut(pod, "metadata") {
             let slot = metadata.entry(key).or_insert_with(|| json!({}));
             if let Some(slot) = slot.as_object_mut() {
@@ -51,7 +54,9 @@ fn refuse(pod: &Value, binding: &Value, name: &str) -> Option<String> {
     let wanted = field::text(binding, "/metadata/uid");
     let uid = field::text(pod, "/metadata/uid");
     if !wanted.is_empty() && wanted != uid {
-        return Some(format!("Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"));
+        return Some(format!(
+            "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+        ));
     }
     if field::at(pod, "/metadata/deletionTimestamp").is_some() {
         return Some(format!("pod {name} is being deleted, cannot be assigned to a host"));
@@ -60,7 +65,8 @@ fn refuse(pod: &Value, binding: &Value, name: &str) -> Option<String> {
     if !node.is_empty() {
         return Some(format!("pod {name} is already assigned to node {node:?}"));
     }
-    (!field::list(pod, "/spec/schedulingGates").is_empty()).then(|| format!("pod {name} has non-empty .spec.schedulingGates"))
+    (!field::list(pod, "/spec/schedulingGates").is_empty())
+        .then(|| format!("pod {name} has non-empty .spec.schedulingGates"))
 }
 
 fn set_scheduled(pod: &mut Value, now: Timestamp) {
@@ -91,7 +97,12 @@ mod tests {
     #[test]
     fn binding_sets_node_and_condition() {
         let mut pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}});
-        bind(&mut pod, &json!({"metadata": {"annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n"}}), now()).unwrap();
+        bind(
+            &mut pod,
+            &json!({"metadata": {"annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n"}}),
+            now(),
+        )
+        .unwrap();
         assert_eq!(
             pod,
             json!({
@@ -101,7 +112,10 @@ mod tests {
             })
         );
         let again = bind(&mut pod, &json!({"target": {"name": "m"}}), now()).unwrap_err();
-        assert_eq!(again.to_string(), r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n""#);
+        assert_eq!(
+            again.to_string(),
+            r#"Operation cannot be fulfilled on pods/binding "p": pod p is already assigned to node "n""#
+        );
     }
 
     #[test]
@@ -111,7 +125,11 @@ mod tests {
             assert_eq!(bind(&mut pod, &binding, now()).unwrap_err().to_string(), expected);
         };
         let to_node = json!({"target": {"name": "n"}});
-        check(json!({"metadata": {"name": "p"}}), json!({}), r#"Binding "p" is invalid: target.name: Required value"#);
+        check(
+            json!({"metadata": {"name": "p"}}),
+            json!({}),
+            r#"Binding "p" is invalid: target.name: Required value"#,
+        );
         check(
             json!({"metadata": {"name": "p", "deletionTimestamp": "t"}}),
             to_node.clone(),

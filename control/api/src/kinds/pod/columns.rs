@@ -26,7 +26,9 @@ pub const COLUMNS: &[Column] = &[
 pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
     let summary = summarize(pod);
     let restarts = match &summary.last_restart {
-        Some(last) if summary.restarts > 0 => format!("{} ({} ago)", summary.restarts, cell::since(last, now)),
+        Some(last) if summary.restarts > 0 => {
+            format!("{} ({} ago)", summary.restarts, cell::since(last, now))
+        }
         _ => summary.restarts.to_string(),
     };
     vec![
@@ -45,7 +47,10 @@ pub fn cells(pod: &Value, now: Timestamp) -> Vec<Value> {
 /// The pod's first address, empty when it has none yet.
 #[must_use]
 pub fn first_address(pod: &Value) -> String {
-    field::list(pod, "/status/podIPs").first().map_or_else(|| field::text(pod, "/status/podIP"), |ip| field::text(ip, "/ip")).to_owned()
+    field::list(pod, "/status/podIPs")
+        .first()
+        .map_or_else(|| field::text(pod, "/status/podIP"), |ip| field::text(ip, "/ip"))
+        .to_owned()
 }
 
 fn readiness_gates(pod: &Value) -> String {
@@ -53,12 +58,16 @@ fn readiness_gates(pod: &Value) -> String {
     if gates.is_empty() {
         return cell::NONE.to_owned();
     }
-    let met = gates.iter().filter(|gate| condition(pod, field::text(gate, "/conditionType")) == "True").count();
+    let met =
+        gates.iter().filter(|gate| condition(pod, field::text(gate, "/conditionType")) == "True").count();
     format!("{met}/{}", gates.len())
 }
 
 fn condition<'a>(pod: &'a Value, name: &str) -> &'a str {
-    field::list(pod, "/status/conditions").iter().find(|c| field::text(c, "/type") == name).map_or("", |c| field::text(c, "/status"))
+    field::list(pod, "/status/conditions")
+        .iter()
+        .find(|c| field::text(c, "/type") == name)
+        .map_or("", |c| field::text(c, "/status"))
 }
 
 /// What the status columns say.
@@ -90,7 +99,9 @@ fn summarize(pod: &Value) -> Summary {
         status: if reason.is_empty() { phase.to_owned() } else { reason.to_owned() },
         ..Summary::default()
     };
-    let gated = |c: &Value| field::text(c, "/type") == "PodScheduled" && field::text(c, "/reason") == "SchedulingGated";
+    let gated = |c: &Value| {
+        field::text(c, "/type") == "PodScheduled" && field::text(c, "/reason") == "SchedulingGated"
+    };
     if field::list(pod, "/status/conditions").iter().any(gated) {
         "SchedulingGated".clone_into(&mut summary.status);
     }
@@ -124,7 +135,9 @@ impl<'a> Sidecars<'a> {
     fn of(pod: &'a Value) -> Self {
         let by_name: HashMap<&str, bool> = field::list(pod, "/spec/initContainers")
             .iter()
-            .map(|container| (field::text(container, "/name"), field::text(container, "/restartPolicy") == "Always"))
+            .map(|container| {
+                (field::text(container, "/name"), field::text(container, "/restartPolicy") == "Always")
+            })
             .collect();
         let count = by_name.values().filter(|&&restarts| restarts).count();
         Self { by_name, count }
@@ -136,7 +149,12 @@ impl<'a> Sidecars<'a> {
 }
 
 /// Sets the status to the first init container that is not done, if there is one, and says whether there is.
-fn summarize_init(pod: &Value, sidecars: &Sidecars<'_>, summary: &mut Summary, running: &mut Summary) -> bool {
+fn summarize_init(
+    pod: &Value,
+    sidecars: &Sidecars<'_>,
+    summary: &mut Summary,
+    running: &mut Summary,
+) -> bool {
     for (index, status) in field::list(pod, "/status/initContainerStatuses").iter().enumerate() {
         summary.count_restarts(status);
         let sidecar = sidecars.contains(field::text(status, "/name"));
@@ -211,7 +229,8 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, status: Value, expected: &[&str]) {
         let pod = json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec, "status": status});
-        let row: Vec<String> = cells(&pod, NOW.parse().unwrap()).iter().map(|cell| cell.as_str().unwrap().to_owned()).collect();
+        let row: Vec<String> =
+            cells(&pod, NOW.parse().unwrap()).iter().map(|cell| cell.as_str().unwrap().to_owned()).collect();
         assert_eq!(&row[1..4], expected);
         assert_eq!(row.len(), COLUMNS.len());
     }
@@ -223,8 +242,16 @@ mod tests {
     #[test]
     fn status_says_what_keeps_the_pod() {
         check(one(), json!({"phase": "Pending"}), &["0/1", "Pending", "0"]);
-        check(one(), json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}), &["0/1", "ContainerCreating", "0"]);
-        check(one(), json!({"phase": "Running", "containerStatuses": [{"ready": true, "state": {"running": {}}}]}), &["1/1", "Running", "0"]);
+        check(
+            one(),
+            json!({"phase": "Pending", "containerStatuses": [{"state": {"waiting": {"reason": "ContainerCreating"}}}]}),
+            &["0/1", "ContainerCreating", "0"],
+        );
+        check(
+            one(),
+            json!({"phase": "Running", "containerStatuses": [{"ready": true, "state": {"running": {}}}]}),
+            &["1/1", "Running", "0"],
+        );
         check(
             one(),
             json!({"phase": "Running", "containerStatuses": [{
@@ -234,8 +261,16 @@ mod tests {
             }]}),
             &["0/1", "CrashLoopBackOff", "2 (5m ago)"],
         );
-        check(one(), json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}), &["0/1", "Completed", "0"]);
-        check(one(), json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 137, "signal": 9}}}]}), &["0/1", "Signal:9", "0"]);
+        check(
+            one(),
+            json!({"phase": "Succeeded", "containerStatuses": [{"state": {"terminated": {"exitCode": 0, "reason": "Completed"}}}]}),
+            &["0/1", "Completed", "0"],
+        );
+        check(
+            one(),
+            json!({"phase": "Failed", "containerStatuses": [{"state": {"terminated": {"exitCode": 137, "signal": 9}}}]}),
+            &["0/1", "Signal:9", "0"],
+        );
         check(one(), json!({"phase": "Failed", "reason": "Evicted"}), &["0/1", "Evicted", "0"]);
         check(
             json!({"containers": [{"name": "a"}, {"name": "b"}]}),
@@ -254,13 +289,21 @@ mod tests {
     #[test]
     fn init_containers_speak_until_they_are_done() {
         let spec = json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}]});
-        check(spec.clone(), json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}), &["0/2", "Init:0/2", "0"]);
+        check(
+            spec.clone(),
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"running": {}}}]}),
+            &["0/2", "Init:0/2", "0"],
+        );
         check(
             spec.clone(),
             json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "restartCount": 1, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]}),
             &["0/2", "Init:CrashLoopBackOff", "1"],
         );
-        check(spec.clone(), json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}), &["0/2", "Init:ExitCode:3", "0"]);
+        check(
+            spec.clone(),
+            json!({"phase": "Pending", "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3}}}]}),
+            &["0/2", "Init:ExitCode:3", "0"],
+        );
         check(
             spec,
             json!({
@@ -277,9 +320,7 @@ mod tests {
 
     #[test]
     fn a_deleted_pod_is_terminating_until_it_is_done() {
-        let pod = |phase: &str| {
-            json!({"metadata": {"name": "p", "deletionTimestamp": NOW}, "spec": one(), "status": {"phase": phase}})
-        };
+        let pod = |phase: &str| json!({"metadata": {"name": "p", "deletionTimestamp": NOW}, "spec": one(), "status": {"phase": phase}});
         let status = |phase: &str| cells(&pod(phase), NOW.parse().unwrap())[2].clone();
         assert_eq!(status("Running"), "Terminating");
         assert_eq!(status("Succeeded"), "Succeeded");
@@ -292,6 +333,9 @@ mod tests {
             "spec": {"nodeName": "n", "readinessGates": [{"conditionType": "x"}, {"conditionType": "y"}]},
             "status": {"podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "conditions": [{"type": "x", "status": "True"}]},
         });
-        assert_eq!(cells(&pod, NOW.parse().unwrap())[5..], [json!("10.0.0.1"), json!("n"), json!("<none>"), json!("1/2")]);
+        assert_eq!(
+            cells(&pod, NOW.parse().unwrap())[5..],
+            [json!("10.0.0.1"), json!("n"), json!("<none>"), json!("1/2")]
+        );
     }
 }

@@ -15,6 +15,7 @@ const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralCo
 
 /// Defaults of a Pod.
 pub fn pod(object: &mut Value) {
+    field::map_mut(object, "spec");
     let Some(spec) = object.get_mut("spec") else { return };
     pod_spec(spec);
     let host_network = field::flag(spec, "/hostNetwork");
@@ -108,7 +109,9 @@ fn default_probe(probe: &mut Value) {
         field::set_if_absent(grpc, "service", "");
     }
     if let Some(map) = probe.as_object_mut() {
-        for (key, value) in [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)] {
+        for (key, value) in
+            [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
+        {
             field::set_if_zero(map, key, value);
         }
     }
@@ -152,7 +155,11 @@ pub fn canonical_quantities(list: Option<&mut Value>) {
 
 fn request_what_is_limited(container: &mut Value) {
     let Some(resources) = field::existing_mut(container, "/resources") else { return };
-    let Some(limits) = resources.get("limits").and_then(Value::as_object).filter(|limits| !limits.is_empty()).cloned() else { return };
+    let Some(limits) =
+        resources.get("limits").and_then(Value::as_object).filter(|limits| !limits.is_empty()).cloned()
+    else {
+        return;
+    };
     let requests = resources.entry("requests").or_insert_with(|| json!({}));
     if requests.is_null() {
         *requests = json!({});
@@ -272,7 +279,10 @@ mod tests {
     fn host_network_pods_publish_their_ports() {
         let mut object = json!({"spec": {"hostNetwork": true, "containers": [{"name": "a", "image": "b:1", "ports": [{"containerPort": 80}]}]}});
         pod(&mut object);
-        assert_eq!(object["spec"]["containers"][0]["ports"][0], json!({"containerPort": 80, "protocol": "TCP", "hostPort": 80}));
+        assert_eq!(
+            object["spec"]["containers"][0]["ports"][0],
+            json!({"containerPort": 80, "protocol": "TCP", "hostPort": 80})
+        );
     }
 
     #[test]

@@ -1,17 +1,26 @@
 //! core/v1 Pod.
 //!
-//! Files: `defaults` (of pods and templates), `columns`, `qos`, `binding`, `validation` (of pods and templates), `update` (what may change).
+//! Files: `defaults` and `validation` (of pods and templates; the latter with `containers`, `probes`, `volumes`, `scheduling`), `update` (what
+//! may change), `columns`, `qos`, `binding`.
 //! What admission adds (tolerations, the service account's token volume, priority) is not here.
 
 pub mod binding;
 pub mod columns;
+pub mod containers;
 pub mod defaults;
+pub mod probes;
 pub mod qos;
+pub mod scheduling;
+pub mod update;
+pub mod validation;
+pub mod volumes;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::at::At;
 use super::{field, metadata};
+use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
 pub use binding::bind;
 
@@ -46,9 +55,27 @@ impl Strategy for Pod {
             metadata::keep_metadata(new, old, key);
         }
         let class = field::text(old, "/status/qosClass").to_owned();
-        if !class.is_empty() && let Some(status) = field::map_mut(new, "status") {
+        if !class.is_empty()
+            && let Some(status) = field::map_mut(new, "status")
+        {
             status.insert("qosClass".to_owned(), class.into());
         }
+    }
+
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate(object, self.namespaced(), self.name_rule());
+        errors.extend(validation::new_pod(object));
+        errors
+    }
+
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(new, old);
+        errors.extend(update::validate(new, old));
+        // The rest of the spec cannot have changed; what could is judged anew.
+        if errors.is_empty() && metadata::body_changed(new, old) {
+            validation::pod_spec(&At::new(new, "").child("spec"), &mut errors);
+        }
+        errors
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -82,7 +109,8 @@ impl Strategy for Pod {
         if unscheduled || finished {
             return Some(0);
         }
-        let period = requested.or_else(|| field::integer(object, "/spec/terminationGracePeriodSeconds")).unwrap_or(0);
+        let period =
+            requested.or_else(|| field::integer(object, "/spec/terminationGracePeriodSeconds")).unwrap_or(0);
         // A negative period asks for the shortest that is not a forced deletion.
         Some(if period < 0 { 1 } else { period })
     }
@@ -103,10 +131,14 @@ mod tests {
     #[test]
     fn spec_and_status_are_written_apart() {
         let old = json!({"metadata": {"generation": 1, "ownerReferences": [1]}, "spec": {"nodeName": "n"}, "status": {"phase": "Running", "qosClass": "Burstable"}});
-        let mut new = json!({"metadata": {"generation": 1}, "spec": {"nodeName": "m"}, "status": {"phase": "Failed"}});
+        let mut new =
+            json!({"metadata": {"generation": 1}, "spec": {"nodeName": "m"}, "status": {"phase": "Failed"}});
         let mut status = new.clone();
         Pod.prepare_update(&mut new, &old);
-        assert_eq!(new, json!({"metadata": {"generation": 2}, "spec": {"nodeName": "m"}, "status": {"phase": "Running", "qosClass": "Burstable"}}));
+        assert_eq!(
+            new,
+            json!({"metadata": {"generation": 2}, "spec": {"nodeName": "m"}, "status": {"phase": "Running", "qosClass": "Burstable"}})
+        );
         Pod.prepare_status_update(&mut status, &old);
         assert_eq!(
             status,
@@ -118,7 +150,11 @@ mod tests {
     fn grace_comes_from_the_request_then_the_spec_and_is_zero_when_nothing_runs() {
         let check = |node: &str, phase: &str, requested: Option<i64>, expected: i64| {
             let pod = json!({"spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}, "status": {"phase": phase}});
-            assert_eq!(Pod.graceful_deletion(&pod, requested), Some(expected), "{node} {phase} {requested:?}");
+            assert_eq!(
+                Pod.graceful_deletion(&pod, requested),
+                Some(expected),
+                "{node} {phase} {requested:?}"
+            );
         };
         check("n", "Running", None, 30);
         check("n", "Running", Some(5), 5);

@@ -44,7 +44,8 @@ mod tests {
             let containers: Vec<Value> = resources.iter().map(|r| json!({ "resources": r })).collect();
             assert_eq!(class(&json!({"spec": {"containers": containers}})), expected, "{resources:?}");
         };
-        let full = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
+        let full =
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
         check(&[json!({})], "BestEffort");
         check(&[json!({"requests": {"cpu": "0"}})], "BestEffort");
         check(&[json!({"limits": {"example.com/gpu": "1"}})], "BestEffort");

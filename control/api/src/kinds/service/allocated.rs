@@ -16,7 +16,9 @@ pub fn needs_cluster_ip(service: &Value) -> bool {
 pub fn needs_node_ports(service: &Value) -> bool {
     match field::text(service, "/spec/type") {
         "NodePort" => true,
-        "LoadBalancer" => service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true),
+        "LoadBalancer" => {
+            service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool).unwrap_or(true)
+        }
         _ => false,
     }
 }
@@ -24,7 +26,8 @@ pub fn needs_node_ports(service: &Value) -> bool {
 /// The type has a port on which each node says whether it has local endpoints.
 #[must_use]
 pub fn needs_health_check_node_port(service: &Value) -> bool {
-    field::text(service, "/spec/type") == "LoadBalancer" && field::text(service, "/spec/externalTrafficPolicy") == "Local"
+    field::text(service, "/spec/type") == "LoadBalancer"
+        && field::text(service, "/spec/externalTrafficPolicy") == "Local"
 }
 
 /// The type is reached from outside, where a traffic policy applies.
@@ -78,7 +81,11 @@ pub fn keep(new: &mut Value, old: &Value) {
 }
 
 fn node_ports(service: &Value) -> Vec<i64> {
-    field::list(service, "/spec/ports").iter().filter_map(|port| field::integer(port, "/nodePort")).filter(|&port| port != 0).collect()
+    field::list(service, "/spec/ports")
+        .iter()
+        .filter_map(|port| field::integer(port, "/nodePort"))
+        .filter(|&port| port != 0)
+        .collect()
 }
 
 fn keep_node_ports(new: &mut Value, old: &Value) {
@@ -89,8 +96,14 @@ fn keep_node_ports(new: &mut Value, old: &Value) {
             continue;
         }
         let same_name = |other: &&Value| field::text(other, "/name") == field::text(port, "/name");
-        let number = field::list(old, "/spec/ports").iter().rev().find(same_name).and_then(|other| field::integer(other, "/nodePort")).unwrap_or(0);
-        if number != 0 && !taken.contains(&number)
+        let number = field::list(old, "/spec/ports")
+            .iter()
+            .rev()
+            .find(same_name)
+            .and_then(|other| field::integer(other, "/nodePort"))
+            .unwrap_or(0);
+        if number != 0
+            && !taken.contains(&number)
             && let Some(port) = port.as_object_mut()
         {
             taken.push(number);
@@ -110,7 +123,9 @@ pub fn follow_cluster_ip(new: &mut Value, old: &Value) {
     let Some(spec) = field::existing_mut(new, "/spec") else { return };
     if address.is_empty() {
         spec.shift_remove("clusterIPs");
-    } else if let Some(first) = spec.get_mut("clusterIPs").and_then(Value::as_array_mut).and_then(|list| list.first_mut()) {
+    } else if let Some(first) =
+        spec.get_mut("clusterIPs").and_then(Value::as_array_mut).and_then(|list| list.first_mut())
+    {
         *first = address.into();
     } else {
         one_ip_makes_a_list(new);
@@ -121,7 +136,10 @@ pub fn follow_cluster_ip(new: &mut Value, old: &Value) {
 pub fn drop_what_the_type_has_not(new: &mut Value, old: &Value) {
     type Needs = fn(&Value) -> bool;
     const TYPE_BOUND: &[(Needs, &[&str])] = &[
-        (needs_cluster_ip, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]),
+        (
+            needs_cluster_ip,
+            &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"],
+        ),
         (needs_health_check_node_port, &["healthCheckNodePort"]),
         (is_load_balancer, &["allocateLoadBalancerNodePorts", "loadBalancerClass"]),
         (is_external, &["externalTrafficPolicy"]),
@@ -183,7 +201,11 @@ mod tests {
         });
         let mut new = old.clone();
         new["type"] = json!("ClusterIP");
-        check(&old, &new, json!({"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}));
+        check(
+            &old,
+            &new,
+            json!({"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "ports": [{"port": 80}]}),
+        );
         check(
             &json!({"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}),
             &json!({"type": "ExternalName", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "externalName": "a.b"}),
@@ -193,7 +215,8 @@ mod tests {
 
     #[test]
     fn the_list_follows_the_single_address() {
-        let old = json!({"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"]});
+        let old =
+            json!({"type": "ClusterIP", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"]});
         check(
             &old,
             &json!({"type": "ClusterIP", "clusterIP": "10.0.0.2", "clusterIPs": ["10.0.0.1", "fd00::1"]}),

@@ -98,6 +98,10 @@ mod tests {
             json!({"loadBalancer": {"ingress": [{"hostname": "b"}, {"ip": "a"}]}}),
             ["LoadBalancer", "None", "a,b", "<none>"],
         );
-        check(json!({"type": "ExternalName", "externalName": "a.b"}), json!({}), ["ExternalName", "<none>", "a.b", "<none>"]);
+        check(
+            json!({"type": "ExternalName", "externalName": "a.b"}),
+            json!({}),
+            ["ExternalName", "<none>", "a.b", "<none>"],
+        );
     }
 }

@@ -5,11 +5,13 @@
 
 pub mod allocated;
 pub mod columns;
+pub mod validation;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{field, metadata};
+use crate::status::FieldError;
 use crate::strategy::{Column, NameRule, Strategy};
 
 /// Seconds for which a client sticks to a backend unless the service says otherwise: three hours.
@@ -29,12 +31,15 @@ impl Strategy for Service {
     }
 
     fn default(&self, object: &mut Value) {
+        field::map_mut(object, "spec");
         if let Some(spec) = object.get_mut("spec") {
             default_spec(spec);
         }
         let load_balancer = field::text(object, "/spec/type") == "LoadBalancer";
         for ingress in field::list_mut(object, "/status/loadBalancer/ingress") {
-            if let Some(ingress) = ingress.as_object_mut().filter(|ingress| load_balancer && !field::is_empty(ingress.get("ip"))) {
+            if let Some(ingress) =
+                ingress.as_object_mut().filter(|ingress| load_balancer && !field::is_empty(ingress.get("ip")))
+            {
                 field::set_if_absent(ingress, "ipMode", "VIP");
             }
         }
@@ -53,6 +58,20 @@ impl Strategy for Service {
         allocated::keep(new, old);
         allocated::follow_cluster_ip(new, old);
         allocated::drop_what_the_type_has_not(new, old);
+    }
+
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        validation::validate(object)
+    }
+
+    fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        validation::validate_transition(new, old)
+    }
+
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(new, old);
+        errors.extend(validation::validate_status(new));
+        errors
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -89,7 +108,10 @@ fn default_spec(spec: &mut Value) {
     if map["sessionAffinity"] == "None" {
         map.shift_remove("sessionAffinityConfig");
     } else if map["sessionAffinity"] == "ClientIP" && !sticky {
-        map.insert("sessionAffinityConfig".to_owned(), json!({"clientIP": {"timeoutSeconds": AFFINITY_TIMEOUT_SECONDS}}));
+        map.insert(
+            "sessionAffinityConfig".to_owned(),
+            json!({"clientIP": {"timeoutSeconds": AFFINITY_TIMEOUT_SECONDS}}),
+        );
     }
     field::set_if_zero(map, "type", "ClusterIP");
     let kind = map["type"].as_str().unwrap_or_default().to_owned();

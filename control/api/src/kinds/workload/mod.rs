@@ -1,0 +1,44 @@
+//! What Deployment, ReplicaSet and DaemonSet share: a pod template with its defaults, columns about its containers.
+//!
+//! Rules for selector and template are in `validation`.
+
+mod validation;
+
+use serde_json::Value;
+
+use super::{cell, field, pod};
+use crate::strategy::Column;
+pub use validation::{
+    is_zero_amount, not_above_all, positive_amount, selector_and_template, validate_selector,
+};
+
+/// The wide columns about the template's containers and the selector.
+pub const CONTAINERS: Column = Column::wide("Containers", "Names of the containers of the pod template.");
+/// See [`CONTAINERS`].
+pub const IMAGES: Column = Column::wide("Images", "Images of the containers of the pod template.");
+/// See [`CONTAINERS`].
+pub const SELECTOR: Column = Column::wide("Selector", "Labels by which the pods are found.");
+
+/// Cells of [`CONTAINERS`] and [`IMAGES`].
+#[must_use]
+pub fn container_cells(object: &Value) -> [Value; 2] {
+    const LIST: &str = "/spec/template/spec/containers";
+    [cell::joined(object, LIST, "/name").into(), cell::joined(object, LIST, "/image").into()]
+}
+
+/// Defaults of the pod template, which is there even when nobody wrote one.
+pub fn default_template(object: &mut Value) {
+    let Some(spec) = field::map_mut(object, "spec") else { return };
+    let template = spec.entry("template").or_insert(Value::Null);
+    field::map_mut(template, "metadata");
+    field::map_mut(template, "spec");
+    if let Some(spec) = template.get_mut("spec") {
+        pod::defaults::pod_spec(spec);
+    }
+}
+
+/// A number of the status, 0 while the controller has not spoken.
+#[must_use]
+pub fn count(object: &Value, pointer: &str) -> i64 {
+    field::integer(object, pointer).unwrap_or(0)
+}
