@@ -1,1 +1,29 @@
-//! Everything that touches aya: load, attach, pin, maps, events, and the bpf(2) calls aya lacks.
+//! Everything that touches aya: load, attach, pin, maps, and the bpf(2) calls aya lacks.
+//!
+//! [`Dataplane`] is the handle: it loads the embedded programs, adopts or creates the pinned maps and links, and turns differences of
+//! services, pods and nodes into stores. It decides nothing about services (crate `service` does) and sends no netlink message (crate
+//! `network` does).
+//!
+//! # What survives
+//! Maps and links are pinned below one directory of a BPF filesystem, so packets are served while no agent runs:
+//! - `maps-LAYOUT/NAME`: the tables, one directory a table layout ([`abi::LAYOUT`]),
+//! - `links/PROGRAM[-DEVICE]`: the attachments; a new agent replaces the program inside the link, which is atomic.
+
+mod cgroup;
+mod dataplane;
+mod encode;
+mod lines;
+mod maps;
+mod object;
+mod programs;
+mod routes;
+mod services;
+pub mod status;
+mod sys;
+
+pub use cgroup::CgroupError;
+pub use dataplane::{Dataplane, Error, NodeConfig, Options, PodPort, XdpChoice};
+pub use maps::MapsError;
+pub use programs::ProgramsError;
+pub use routes::{NodeAddresses, RoutesError, Uplink};
+pub use services::ServicesError;

@@ -143,8 +143,6 @@ pub struct Backend {
     pub local: bool,
     /// The address is a node's.
     pub host: bool,
-    /// A pod of this node that outside clients reach under their own address (externalTrafficPolicy=Local).
-    pub keeps_client: bool,
 }
 
 /// A service row: one service port in one family.

@@ -10,7 +10,7 @@
 //! Session affinity is carried as data; the packet path does not honour it yet.
 
 pub mod diff;
-mod ids;
+pub mod ids;
 pub mod object;
 mod published;
 mod tables;

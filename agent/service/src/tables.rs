@@ -69,7 +69,9 @@ pub struct Tables {
     claims: HashMap<FrontendKey, Vec<(PortKey, Frontend)>>,
     service_ids: Ids,
     backend_ids: [Ids; 2],
-    inherited_services: HashMap<FrontendKey, u32>,
+    inherited_frontends: HashMap<FrontendKey, u32>,
+    /// Ids of an earlier process that no service has taken over yet.
+    inherited_ids: BTreeSet<u32>,
     inherited_backends: HashMap<(u32, IpAddr, u16), u32>,
 }
 
@@ -89,7 +91,8 @@ impl Tables {
             claims: HashMap::new(),
             service_ids: Ids::new(abi::limits::SERVICES, abi::limits::QUARANTINE_MS),
             backend_ids: [backend_ids(), backend_ids()],
-            inherited_services: HashMap::new(),
+            inherited_frontends: HashMap::new(),
+            inherited_ids: BTreeSet::new(),
             inherited_backends: HashMap::new(),
         }
     }
@@ -98,12 +101,13 @@ impl Tables {
     pub fn adopt(&mut self, learned: Learned) {
         for service in learned.services {
             self.service_ids.reserve(service.id);
+            self.inherited_ids.insert(service.id);
             for (family, index, address, port) in service.backends {
                 self.backend_ids[family as usize].reserve(index);
                 self.inherited_backends.insert((service.id, address, port), index);
             }
         }
-        self.inherited_services.extend(learned.frontends);
+        self.inherited_frontends.extend(learned.frontends);
     }
 
     /// Publishes everything known so far and removes what an earlier process left and nobody claims. Call when the lists of Services and
@@ -242,9 +246,10 @@ impl Tables {
         let mut published = match self.ports.remove(port) {
             Some(published) => published,
             None => {
-                let inherited = desired.frontends.keys().find_map(|frontend| self.inherited_services.get(frontend).copied());
-                // An id serves one port: whoever claims it first.
-                self.inherited_services.retain(|_, id| Some(*id) != inherited);
+                let found = desired.frontends.keys().filter_map(|frontend| self.inherited_frontends.get(frontend).copied());
+                // An id serves one port: whoever takes it first.
+                let inherited = found.into_iter().find(|id| self.inherited_ids.contains(id));
+                self.inherited_ids.retain(|id| Some(*id) != inherited);
                 let Some(id) = inherited.or_else(|| self.service_ids.take(now_ms)) else {
                     diff.problems.push(problem("spec.ports", "the service table is full".to_owned()));
                     return false;
@@ -320,14 +325,11 @@ impl Tables {
     }
 
     fn drop_inheritance(&mut self, now_ms: u64, diff: &mut Diff) {
-        for (frontend, id) in std::mem::take(&mut self.inherited_services) {
-            if !self.claims.contains_key(&frontend) {
-                diff.frontends.push((frontend, None));
-            }
-            if !self.ports.values().any(|port| port.id == id) && !diff.services.iter().any(|(known, _)| *known == id) {
-                diff.services.push((id, None));
-                self.service_ids.give_back(id, now_ms);
-            }
+        let frontends = std::mem::take(&mut self.inherited_frontends).into_keys();
+        diff.frontends.extend(frontends.filter(|frontend| !self.claims.contains_key(frontend)).map(|frontend| (frontend, None)));
+        for id in std::mem::take(&mut self.inherited_ids) {
+            diff.services.push((id, None));
+            self.service_ids.give_back(id, now_ms);
         }
         for ((_, address, _), index) in std::mem::take(&mut self.inherited_backends) {
             let family = Family::from(address);
@@ -375,11 +377,11 @@ impl Tables {
             desired.local = keys(&local);
         }
         let members = cluster.iter().chain(local.iter().filter(|_| uses_local));
-        desired.backends = members.map(|endpoint| ((endpoint.address, endpoint.port), self.backend(facts, endpoint))).collect();
+        desired.backends = members.map(|endpoint| ((endpoint.address, endpoint.port), self.backend(endpoint))).collect();
         desired
     }
 
-    fn backend(&self, facts: &ServiceFacts, endpoint: &Endpoint) -> Backend {
+    fn backend(&self, endpoint: &Endpoint) -> Backend {
         let local = endpoint.node == self.node && !self.node.is_empty();
         let host = self.node_addresses.contains(&endpoint.address);
         Backend {
@@ -389,7 +391,6 @@ impl Tables {
             node: self.nodes.get(&endpoint.node).copied().unwrap_or(0),
             local,
             host,
-            keeps_client: local && !host && facts.external_local,
         }
     }
 }

@@ -59,13 +59,12 @@ impl Model {
                     let backend = &self.backends[&(key.address.family(), *index)];
                     let mark = |on: bool, text: &'static str| if on { text } else { "" };
                     format!(
-                        "{}:{}{}{}{}{}",
+                        "{}:{}{}{}{}",
                         backend.address,
                         backend.port,
                         mark(backend.state == BackendState::Terminating, "(terminating)"),
                         mark(backend.local, "(local)"),
-                        mark(backend.host, "(host)"),
-                        mark(backend.keeps_client, "(keeps client)")
+                        mark(backend.host, "(host)")
                     )
                 };
                 indexes.iter().map(one).collect::<Vec<_>>().join(" ")
@@ -207,7 +206,7 @@ fn endpoints_of_several_slices_and_target_ports_are_joined() {
 }
 
 #[test]
-fn local_policies_have_their_own_set_and_mark_pods_that_keep_the_client() {
+fn local_policies_have_their_own_set() {
     let mut fixture = Fixture::started();
     fixture.slice("a-1", "a", two_endpoints());
     fixture.service("a", json!({
@@ -216,9 +215,9 @@ fn local_policies_have_their_own_set_and_mark_pods_that_keep_the_client() {
     fixture.service("b", json!({"clusterIP": "10.96.0.11", "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}));
     fixture.slice("b-1", "b", json!([{"addresses": ["10.244.1.6"], "nodeName": "there"}]));
     fixture.check(expect![[r#"
-        10.96.0.10:80/TCP -> [10.244.0.5:8080(local)(keeps client) 10.244.1.6:8080] local [10.244.0.5:8080(local)(keeps client)]
+        10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)]
         10.96.0.11:80/TCP -> [10.244.1.6:8080] local []
-        nodePort:30080/TCP -> [10.244.0.5:8080(local)(keeps client) 10.244.1.6:8080] local [10.244.0.5:8080(local)(keeps client)] external
+        nodePort:30080/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)] external
     "#]]);
 }
 
@@ -352,7 +351,7 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
 
     let mut after = Fixture::new();
     after.tables.adopt(learned);
-    after.service("b", cluster_ip("10.96.0.11"));
+    after.service("b", json!({"clusterIP": "10.96.0.11", "ports": [{"port": 80, "nodePort": 30080}]}));
     after.slice("b-1", "b", json!([{"addresses": ["10.244.1.6"], "nodeName": "there"}, {"addresses": ["10.244.1.9"]}]));
     after.service("c", cluster_ip("10.96.0.12"));
     after.slice("c-1", "c", two_endpoints());
@@ -375,7 +374,29 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
         10.96.0.11:80/TCP -> [10.244.1.6:8080 10.244.1.9:8080]
         10.96.0.12:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080]
         10.96.0.13:80/TCP -> []
+        nodePort:30080/TCP -> [10.244.1.6:8080 10.244.1.9:8080] external
     "#]]);
+}
+
+#[test]
+fn rows_that_a_crash_left_without_a_service_are_removed() {
+    let key = |port| FrontendKey { address: FrontendAddress::Exact("10.96.0.10".parse().unwrap()), port, protocol: crate::Protocol::Tcp };
+    let mut fixture = Fixture::new();
+    fixture.tables.adopt(Learned {
+        frontends: vec![(key(80), 3), (key(81), 3)],
+        services: vec![LearnedService { id: 3, backends: Vec::new() }, LearnedService { id: 7, backends: Vec::new() }],
+    });
+    for (port, id) in [(80, 3), (81, 3)] {
+        fixture.model.frontends.insert(key(port), Frontend { service: id, external: false });
+    }
+    fixture.model.services.extend([(3, ServiceRow::default()), (7, ServiceRow::default())]);
+    fixture.service("a", cluster_ip("10.96.0.10"));
+    let diff = fixture.tables.start(0);
+    fixture.take(diff);
+    fixture.check(expect![[r#"
+        10.96.0.10:80/TCP -> []
+    "#]]);
+    assert_eq!(fixture.model.services.keys().collect::<Vec<_>>(), [&3]);
 }
 
 #[test]

@@ -1,0 +1,152 @@
+//! What the pinned maps and links say: for `beeline-agent status`, read-only, with or without a running agent.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use abi::maps::{MAPS, MapKind};
+use abi::programs::{Hook, PROGRAMS};
+use abi::route::KIND_NONE;
+use abi::service::Service;
+use abi::Reason;
+use serde::Serialize;
+
+use crate::maps::{self, Maps, MapsError};
+use crate::sys;
+
+/// The state of a node's data plane.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Layout of the pinned maps.
+    pub layout: String,
+    /// How many agents have adopted the maps.
+    pub epoch: u32,
+    /// Attached programs.
+    pub attached: Vec<Attached>,
+    /// Programs of the table that are attached nowhere.
+    pub missing: Vec<&'static str>,
+    /// Rows in use, by table.
+    pub tables: Vec<Table>,
+    /// Drops by reason; reasons without drops are left out.
+    pub drops: Vec<Drops>,
+}
+
+/// A pinned link.
+#[derive(Debug, Serialize)]
+pub struct Attached {
+    /// Program.
+    pub program: &'static str,
+    /// What the program does there.
+    pub does: &'static str,
+    /// Device and mode, or the node's cgroup.
+    pub target: String,
+    /// Id of the program in the kernel.
+    pub program_id: u32,
+}
+
+/// Fill of a table.
+#[derive(Debug, Serialize)]
+pub struct Table {
+    /// Map name.
+    pub map: &'static str,
+    /// Rows in use.
+    pub used: usize,
+    /// Rows there are.
+    pub entries: usize,
+}
+
+/// A drop counter.
+#[derive(Debug, Serialize)]
+pub struct Drops {
+    /// Reason.
+    pub reason: &'static str,
+    /// Packets or socket calls.
+    pub packets: u64,
+}
+
+/// Reads the status below `bpf_dir`.
+pub fn read(bpf_dir: &Path) -> Result<Status, MapsError> {
+    let maps = Maps::open(bpf_dir, false)?;
+    let control = maps.control();
+    let attached = links(&bpf_dir.join("links"));
+    let missing = PROGRAMS.iter().filter(|spec| spec.hook != Hook::PodIngress && spec.hook != Hook::PodEgress);
+    let missing = missing.map(|spec| spec.name).filter(|name| attached.iter().all(|link| link.program != *name)).collect();
+    let counted = drops(&maps).into_iter().filter(|(_, packets)| *packets > 0);
+    Ok(Status {
+        layout: format!("{:016x}", control.layout),
+        epoch: control.epoch,
+        missing,
+        tables: tables(&maps, &maps::directory(bpf_dir)),
+        drops: counted.map(|(reason, packets)| Drops { reason: reason.as_str(), packets }).collect(),
+        attached,
+    })
+}
+
+/// Drops by reason, summed over CPUs.
+pub(crate) fn drops(maps: &Maps) -> Vec<(Reason, u64)> {
+    let packets = |reason: Reason| {
+        let values = maps.drops.get(&(reason as u32), 0);
+        values.map_or(0, |values| values.iter().map(|value| value.0.packets).sum())
+    };
+    Reason::ALL.iter().map(|reason| (*reason, packets(*reason))).collect()
+}
+
+fn links(directory: &Path) -> Vec<Attached> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Ok(info) = sys::get(&entry.path()).and_then(|link| sys::link_info(link.as_fd())) else { continue };
+        let spec = PROGRAMS.iter().find(|spec| name == spec.name || name.starts_with(&format!("{}-", spec.name)));
+        let Some(spec) = spec else { continue };
+        let device = name.get(spec.name.len() + 1..).map(str::to_owned);
+        let target = match (spec.hook, device) {
+            (Hook::SockAddr, _) => "cgroup".to_owned(),
+            (_, Some(device)) if info.ifindex == 0 => format!("{device} (gone)"),
+            (_, device) => device.unwrap_or_default(),
+        };
+        found.push(Attached { program: spec.name, does: spec.does, target, program_id: info.program_id });
+    }
+    found.sort_by(|one, other| (one.program, &one.target).cmp(&(other.program, &other.target)));
+    found
+}
+
+fn tables(maps: &Maps, directory: &Path) -> Vec<Table> {
+    let used = |name: &str| -> Option<usize> {
+        Some(match name {
+            "bl1_fe4" => maps.fe4.keys().flatten().count(),
+            "bl1_fe6" => maps.fe6.keys().flatten().count(),
+            "bl1_nodeip4" => maps.nodeip4.keys().flatten().count(),
+            "bl1_nodeip6" => maps.nodeip6.keys().flatten().count(),
+            "bl1_svc" => count(maps.svc.len(), |index| maps.svc.get(index).is_some_and(|row| row != Service::default())),
+            "bl1_slots" => (0..maps.svc.len()).filter_map(|index| maps.svc.get(index)).map(|row| lines(&row)).sum(),
+            "bl1_be4" => count(maps.be4.len(), |index| maps.be4.get(index).is_some_and(|row| living(row.state))),
+            "bl1_be6" => count(maps.be6.len(), |index| maps.be6.get(index).is_some_and(|row| living(row.state))),
+            "bl1_nexthop" => count(maps.nexthop.len(), |index| maps.nexthop.get(index).is_some_and(|row| row.kind != KIND_NONE)),
+            "bl1_podroute4" => count(maps.podroute4.len(), |index| maps.podroute4.get(index).is_some_and(|row| row.nexthop != 0)),
+            "bl1_podroute6" => count(maps.podroute6.len(), |index| maps.podroute6.get(index).is_some_and(|row| row.nexthop != 0)),
+            "bl1_ep4" => count(maps.ep4.len(), |index| maps.ep4.get(index).is_some_and(|row| row.nexthop != 0)),
+            "bl1_ep6" => count(maps.ep6.len(), |index| maps.ep6.get(index).is_some_and(|row| row.nexthop != 0)),
+            _ => return None,
+        })
+    };
+    let hashes = |kind| matches!(kind, MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists);
+    let specs = MAPS.iter().filter_map(|spec| {
+        let used = used(spec.name).or_else(|| hashes(spec.kind).then(|| maps::keys_of(directory, spec)).flatten())?;
+        Some(Table { map: spec.name, used, entries: maps::entries_of(directory, spec).unwrap_or(spec.entries) })
+    });
+    specs.collect()
+}
+
+fn count(entries: u32, used: impl Fn(u32) -> bool) -> usize {
+    (0..entries).filter(|index| used(*index)).count()
+}
+
+/// Lines of slots that a service uses.
+fn lines(row: &Service) -> usize {
+    let lines = |count: u16| usize::from(count).div_ceil(abi::service::SLOTS_PER_LINE as usize);
+    lines(row.run_cluster.count()) + lines(row.run_local.count())
+}
+
+fn living(state: u8) -> bool {
+    state == abi::backend::STATE_READY || state == abi::backend::STATE_TERMINATING
+}
