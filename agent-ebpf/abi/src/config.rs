@@ -131,6 +131,8 @@ pub struct Config {
     pub snat_port_last: u16,
     /// Zero.
     pub _pad: u32,
+    /// Cookie (`SO_NETNS_COOKIE`) of the node's own network namespace: sockets in it reach node ports on loopback too.
+    pub netns_cookie: u64,
 }
 
 impl Config {
@@ -154,6 +156,7 @@ impl Config {
         snat_port_first: *crate::limits::SNAT_PORTS.start(),
         snat_port_last: *crate::limits::SNAT_PORTS.end(),
         _pad: 0,
+        netns_cookie: 0,
     };
 }
 
@@ -181,7 +184,7 @@ pub struct Control {
     pub _spare: [u32; 11],
 }
 
-sizes! { Cidr4 = 8, Cidr6 = 32, Config = 192, Control = 64 }
+sizes! { Cidr4 = 8, Cidr6 = 32, Config = 200, Control = 64 }
 
 #[cfg(test)]
 mod tests {

@@ -37,6 +37,7 @@ pub use addr::{Ip4, Ip6, Mac, Port, Proto};
 pub use config::{Config, Control};
 pub use maps::LAYOUT;
 pub use reason::Reason;
+pub use zerocopy;
 
 /// Asserts the size of wire types at compile time: `sizes! { Backend4 = 16, .. }`.
 macro_rules! sizes {

@@ -175,6 +175,21 @@ pub const EP4: MapSpec = MapSpec {
 };
 /// Pods of this node, IPv6.
 pub const EP6: MapSpec = MapSpec { name: "bl1_ep6", ..EP4 };
+/// What the packet path has learned about this node's pods, IPv4.
+pub const EPSEEN4: MapSpec = MapSpec {
+    name: "bl1_epseen4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: 4,
+    entries: limits::ENDPOINTS,
+    key: "index of the pod inside the node's range",
+    value: "bits: packets to and from pods need a flow look-up",
+    writer: "programs; the agent clears it when it gives the index to another pod",
+    readers: "xdp_ns, tcx_*",
+    stale: "one hash look-up more for the pod's packets",
+};
+/// What the packet path has learned about this node's pods, IPv6.
+pub const EPSEEN6: MapSpec = MapSpec { name: "bl1_epseen6", ..EPSEEN4 };
 /// Addresses of the cluster's nodes, IPv4.
 pub const NODEIP4: MapSpec = MapSpec {
     name: "bl1_nodeip4",
@@ -317,8 +332,9 @@ pub type PortBitmap = [u64; 1024];
 
 /// All maps.
 pub const MAPS: &[MapSpec] = &[
-    FE4, FE6, SVC, SLOTS, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4, PODROUTE6, EP4, EP6, NODEIP4,
-    NODEIP6, FLOW4, FLOW6, FLOWQ4, FLOWQ6, FRAG4, FRAG6, ROTOR, PORTS, SKREV, DROPS, SVCSTAT, CFG,
+    FE4, FE6, SVC, SLOTS, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4, PODROUTE6, EP4, EP6, EPSEEN4,
+    EPSEEN6, NODEIP4, NODEIP6, FLOW4, FLOW6, FLOWQ4, FLOWQ6, FRAG4, FRAG6, ROTOR, PORTS, SKREV, DROPS,
+    SVCSTAT, CFG,
 ];
 
 /// Raised by hand when the meaning of bytes changes and their sizes do not.

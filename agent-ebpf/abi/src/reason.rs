@@ -53,6 +53,26 @@ impl Reason {
         Self::Rewrite,
     ];
 
+    /// The reason with this number; [`Reason::Malformed`] if there is none.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Spoofed,
+            2 => Self::NoEndpoint,
+            3 => Self::NoLocalEndpoint,
+            4 => Self::NoService,
+            5 => Self::NoPod,
+            6 => Self::Unreachable,
+            7 => Self::PortsExhausted,
+            8 => Self::FlowTableFull,
+            9 => Self::FragmentUnknown,
+            10 => Self::HopLimit,
+            11 => Self::BackendMissing,
+            12 => Self::Rewrite,
+            _ => Self::Malformed,
+        }
+    }
+
     /// Label in metrics and status.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -81,6 +101,7 @@ mod tests {
     fn all_lists_every_reason_at_its_own_number() {
         for (number, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, number, "{}", reason.as_str());
+            assert_eq!(Reason::from_number(number as u8), reason);
         }
     }
 

@@ -55,11 +55,15 @@ pub struct PodRoute {
 
 /// Bits of [`Endpoint::flags`].
 pub mod endpoint_flags {
-    /// The pod backs a frontend with externalTrafficPolicy=Local: its replies are looked up in the flow table even
-    /// when they go to pods (a pod of another node may be such a frontend's client with its own address).
-    pub const STATEFUL: u16 = 1 << 0;
     /// A NetworkPolicy selects the pod. Not honoured yet.
-    pub const POLICY: u16 = 1 << 1;
+    pub const POLICY: u16 = 1 << 0;
+}
+
+/// Bits of a value of [`crate::maps::EPSEEN4`] and [`crate::maps::EPSEEN6`].
+pub mod seen {
+    /// Some packet of the pod was translated although its peer is a pod, too: look the pod's packets up in the flow table
+    /// in both directions. Without the bit, packets between pods need no state.
+    pub const STATEFUL: u32 = 1 << 0;
 }
 
 /// Value of [`crate::maps::EP4`], [`crate::maps::EP6`]: a pod of this node. All zeros: no such pod.

@@ -1,3 +1,41 @@
-//! The stages of a packet, generic over packet and table access; no_std, no unsafe.
+//! The stages that a packet or a socket call passes, generic over packet and table access.
+//!
+//! The same code is compiled into every hook of `agent-ebpf` and into host tests, where packets are byte slices and
+//! tables are hash maps. It holds the decisions; it owns no map, knows no helper and contains no unsafe code.
+//!
+//! # A packet's life
+//! [`parse`] reads the headers into a [`parse::Headers`]; a hook's composition ([`pod`], [`uplink`], [`egress`]) decides
+//! which of these follow: [`flow`] (one probe for known connections), [`service`] (frontend, run, backend),
+//! [`route`] (next hop by subtraction), [`nat`] (write the headers, mend the checksums), [`reject`] (answer in place).
+//! A stage ends a packet early by breaking with a [`Verdict`]. [`socket`] is the same for socket calls.
+//!
+//! # Limits
+//! SCTP is not translated (its checksum needs the whole packet). ICMP errors about translated connections are not translated yet; client affinity, Maglev and direct server return
+//! are laid out in `abi` and not honoured.
 #![no_std]
 #![forbid(unsafe_code)]
+
+pub mod checksum;
+pub mod egress;
+pub mod family;
+pub mod flow;
+pub mod forward;
+pub mod ipv4;
+pub mod ipv6;
+pub mod nat;
+pub mod packet;
+pub mod parse;
+pub mod pod;
+pub mod reject;
+pub mod route;
+pub mod service;
+pub mod socket;
+pub mod tables;
+pub mod uplink;
+pub mod verdict;
+pub mod wire;
+
+pub use family::{Family, V4, V6};
+pub use packet::Packet;
+pub use tables::{Common, Tables};
+pub use verdict::{Step, Verdict};

@@ -1,0 +1,258 @@
+//! Flows: one probe for a known connection, a pair of entries for a new translated one.
+//!
+//! A pair is created reverse first, so that a reply can never arrive before its entry, and so that the reverse key's
+//! `NOEXIST` insertion is at the same time the allocation of the source port. See `abi::flow` for a pair's life.
+
+use abi::{
+    Mac, Port, Proto, Reason,
+    flow::{FlowState, KIND_FORWARD, KIND_REVERSE, tcp_bits},
+};
+
+use crate::{
+    checksum,
+    family::{Family, Tuple},
+    parse::tcp,
+    tables::{FlowEntry, FlowTable, Insert, Refused, Scratch, Tables},
+};
+
+/// Source ports tried for one new connection. As wide as a register, so that the verifier still knows the loop's counter
+/// when it comes back from the stack.
+const ATTEMPTS: u64 = 8;
+
+/// Looks up the flow of the scratch room's packet, notes that it lives and copies its entry to the scratch room. `false`
+/// sends the packet to selection: there is no entry, or its backend is gone, or an earlier connection with the same ports
+/// has closed it.
+#[inline(never)]
+pub fn probe<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> bool {
+    scratch.key = F::flow_key(&scratch.headers.tuple);
+    if let Some(entry) = tables.flow(FlowTable::Established, &scratch.key) {
+        return accept::<F, T>(tables, &entry, scratch);
+    }
+    let Some(entry) = tables.flow(FlowTable::Embryonic, &scratch.key) else { return false };
+    if !accept::<F, T>(tables, &entry, scratch) {
+        return false;
+    }
+    if F::flow_parts(&scratch.flow).2.kind == KIND_REVERSE {
+        promote::<F, T>(tables, scratch);
+    }
+    true
+}
+
+#[inline(always)]
+fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Scratch<F>) -> bool {
+    entry.copy_to(&mut scratch.flow);
+    let headers = &scratch.headers;
+    let state = F::flow_parts(&scratch.flow).2;
+    if state.signature != signature::<F>(tables.config().hash_seed, &headers.tuple) {
+        return false;
+    }
+    let opens = headers.tcp & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    if state.kind == KIND_FORWARD && (opens || headers.tuple.proto != Proto::TCP) {
+        let closed = state.tcp & (tcp_bits::FIN | tcp_bits::RST) != 0;
+        if closed || tables.generation(state.backend) != state.backend_generation {
+            return false;
+        }
+    }
+    entry.touch(tables.now(), shown(headers.tcp));
+    true
+}
+
+/// What TCP's flags add to [`FlowState::tcp`].
+#[inline(always)]
+fn shown(flags: u8) -> u8 {
+    let mut bits = 0;
+    if flags & tcp::SYN != 0 {
+        bits |= tcp_bits::SYN;
+    }
+    if flags & tcp::FIN != 0 {
+        bits |= tcp_bits::FIN;
+    }
+    if flags & tcp::RST != 0 {
+        bits |= tcp_bits::RST;
+    }
+    bits
+}
+
+/// Moves an answered pair to the established table. The scratch room holds the reply's key and entry.
+#[inline(never)]
+fn promote<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
+    let Scratch { key, flow, reverse: other, .. } = scratch;
+    let forward_key = F::opposite(key, flow);
+    let Some(entry) = tables.flow(FlowTable::Embryonic, &forward_key) else { return };
+    entry.copy_to(other);
+    F::flow_state(flow).tcp |= tcp_bits::REPLIED;
+    F::flow_state(other).tcp |= tcp_bits::REPLIED;
+    // The reply's entry first, as at creation. If there is no room the pair stays where it is, and lives as long as the
+    // embryonic table lets it.
+    if tables.insert_flow(FlowTable::Established, key, flow, Insert::Replace).is_err() {
+        return;
+    }
+    if tables.insert_flow(FlowTable::Established, &forward_key, other, Insert::Replace).is_err() {
+        tables.delete_flow(FlowTable::Established, key);
+        return;
+    }
+    tables.delete_flow(FlowTable::Embryonic, &forward_key);
+    tables.delete_flow(FlowTable::Embryonic, key);
+}
+
+/// A connection to be translated.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<F: Family> {
+    /// What the client sends.
+    pub client: Tuple<F::Addr>,
+    /// The source address that the backend must see.
+    pub src: F::Addr,
+    /// The backend's address.
+    pub dst: F::Addr,
+    /// The backend's port.
+    pub dport: Port,
+    /// Service id.
+    pub service: u32,
+    /// Backend index.
+    pub backend: u32,
+    /// The backend's generation.
+    pub generation: u16,
+    /// Bits of [`abi::flow::flags`] for both directions.
+    pub flags: u16,
+    /// Next hop of the forward direction, zero to find it by address.
+    pub nexthop: u32,
+    /// Interface that the client's packet came by.
+    pub ifindex: u32,
+    /// Where the client's frame came from.
+    pub mac: Mac,
+    /// TCP flags of the first packet.
+    pub tcp: u8,
+}
+
+impl<F: Family> Opening<F> {
+    /// What the backend sees if the client's source port becomes `sport`.
+    #[inline(always)]
+    fn translated(&self, sport: Port) -> Tuple<F::Addr> {
+        Tuple { src: self.src, dst: self.dst, sport, dport: self.dport, proto: self.client.proto }
+    }
+}
+
+/// Creates the pair that the scratch room's opening asks for; leaves the forward entry in the scratch room.
+///
+/// # Errors
+/// [`Reason::PortsExhausted`] and [`Reason::FlowTableFull`].
+#[inline(never)]
+pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Reason> {
+    scratch.key = F::flow_key(&scratch.opening.client);
+    for table in [FlowTable::Established, FlowTable::Embryonic] {
+        forget::<F, T>(tables, scratch, table);
+    }
+    let mut sport = scratch.opening.client.sport;
+    for attempt in 0..ATTEMPTS {
+        match claim::<F, T>(tables, scratch, sport) {
+            Ok(()) => return forward::<F, T>(tables, scratch, sport),
+            Err(Refused::Exists) => sport = next_port::<F, T>(tables, &scratch.opening, attempt),
+            Err(Refused::Full) => return Err(Reason::FlowTableFull),
+        }
+    }
+    Err(Reason::PortsExhausted)
+}
+
+/// Deletes what an earlier connection with the key's ports has left, forward first.
+#[inline(always)]
+fn forget<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable) {
+    let Scratch { key, flow, .. } = scratch;
+    if let Some(entry) = tables.flow(table, key) {
+        entry.copy_to(flow);
+        tables.delete_flow(table, key);
+        tables.delete_flow(table, &F::opposite(key, flow));
+    }
+}
+
+/// The first half of a pair: inserting the reverse entry takes the source port.
+#[inline(always)]
+fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Port) -> Result<(), Refused> {
+    let Scratch { key, opening, reverse, .. } = scratch;
+    let from = opening.translated(sport).reversed();
+    *key = F::flow_key(&from);
+    if tables.flow(FlowTable::Established, key).is_some() {
+        return Err(Refused::Exists);
+    }
+    fill::<F, T>(tables, reverse, opening, &from, &opening.client.reversed(), KIND_REVERSE);
+    tables.insert_flow(FlowTable::Embryonic, key, reverse, Insert::New)
+}
+
+/// The second half of a pair. The key of the first is still in the scratch room.
+#[inline(always)]
+fn forward<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Port) -> Result<(), Reason> {
+    let Scratch { key, opening, flow, .. } = scratch;
+    fill::<F, T>(tables, flow, opening, &opening.client, &opening.translated(sport), KIND_FORWARD);
+    let reverse_key = *key;
+    *key = F::flow_key(&opening.client);
+    if tables.insert_flow(FlowTable::Embryonic, key, flow, Insert::Replace).is_ok() {
+        return Ok(());
+    }
+    tables.delete_flow(FlowTable::Embryonic, &reverse_key);
+    Err(Reason::FlowTableFull)
+}
+
+/// Another source port: ports free up in about the order in which they were taken, so the CPU's rotor is tried first
+/// and chance later.
+#[inline(always)]
+fn next_port<F: Family, T: Tables<F>>(tables: T, opening: &Opening<F>, attempt: u64) -> Port {
+    let config = tables.config();
+    let first = u32::from(config.snat_port_first);
+    let ports = u32::from(config.snat_port_last).wrapping_sub(first).wrapping_add(1) & 0xffff;
+    let draw = if attempt < ATTEMPTS / 2 {
+        tables.rotor(opening.backend) & 0xffff
+    } else {
+        tables.random() & 0xffff
+    };
+    // Multiply-shift maps 16 bits onto the range; the rotor's steps are spread by an odd factor first.
+    let spread = draw.wrapping_mul(0x9e37) & 0xffff;
+    Port::from_host((first + (spread * ports >> 16)) as u16)
+}
+
+/// Writes one direction's entry: packets that arrive as `from` leave as `to`.
+#[inline(always)]
+fn fill<F: Family, T: Tables<F>>(
+    tables: T,
+    out: &mut F::Flow,
+    opening: &Opening<F>,
+    from: &Tuple<F::Addr>,
+    to: &Tuple<F::Addr>,
+    kind: u8,
+) {
+    let now = tables.now();
+    let old = F::sum(from.src) + F::sum(from.dst);
+    let new = F::sum(to.src) + F::sum(to.dst);
+    let forward = kind == KIND_FORWARD;
+    let state = FlowState {
+        sport: to.sport,
+        dport: to.dport,
+        _l3_delta: 0,
+        addr_delta: checksum::difference(old, new),
+        port_delta: checksum::add(checksum::port(from.sport, to.sport), checksum::port(from.dport, to.dport)),
+        kind,
+        tcp: if forward { shown(opening.tcp) } else { 0 },
+        nexthop: if forward { opening.nexthop } else { 0 },
+        peer_ifindex: opening.ifindex,
+        service: opening.service,
+        backend: opening.backend,
+        backend_generation: opening.generation,
+        policy_generation: 0,
+        signature: signature::<F>(tables.config().hash_seed, from),
+        last_seen: now,
+        created: now,
+        flags: opening.flags,
+        mss: 0,
+        peer_mac: opening.mac,
+        _spare: 0,
+    };
+    *out = F::flow(to.src, to.dst, state);
+}
+
+/// The signature of the entry for packets that arrive as `tuple`.
+#[inline(always)]
+pub fn signature<F: Family>(seed: u32, tuple: &Tuple<F::Addr>) -> u32 {
+    let ports = u32::from(tuple.sport.0) << 16 | u32::from(tuple.dport.0);
+    let mut hash = seed ^ F::mix(tuple.src);
+    hash = hash.wrapping_mul(0x9e37_79b1).rotate_left(15) ^ F::mix(tuple.dst);
+    hash = hash.wrapping_mul(0x85eb_ca6b).rotate_left(13) ^ ports;
+    hash.wrapping_mul(0xc2b2_ae35) ^ u32::from(tuple.proto.0)
+}

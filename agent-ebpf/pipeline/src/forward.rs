@@ -1,0 +1,211 @@
+//! What several hooks do with a packet: open a flow for a service's new client, and send a translated packet on.
+
+use core::ops::ControlFlow::{Break, Continue};
+
+use abi::{
+    Reason, backend,
+    flow::{FlowState, flags},
+    frontend::Frontend,
+    route::seen,
+};
+
+use crate::{
+    family::{Backend, Family, Place},
+    flow::{self, Opening},
+    nat,
+    packet::Packet,
+    parse::{self, Headers},
+    reject::reject,
+    route::{self, Target},
+    service::{self, Choice, Client, Lookup},
+    tables::{Scratch, Tables},
+    verdict::{Packed, Verdict},
+    wire::Wire,
+};
+
+/// The hook that a packet is at, as far as delivery differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// XDP: pods are reached by passing the packet on to tcx.
+    Xdp,
+    /// tcx.
+    Tc,
+}
+
+/// Looks for a service at the destination of the scratch room's packet and opens the flow of a new connection to it: the
+/// forward entry is then in the scratch room.
+///
+/// Ends the packet otherwise: with a pass if the address is no service's, a rejection if nothing serves there, a drop
+/// if policy or lack of room forbids the connection.
+#[inline(never)]
+pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    client: Client,
+    scratch: &mut Scratch<F>,
+) -> Packed {
+    let tuple = &scratch.headers.tuple;
+    let place = F::place(tables.config(), tuple.dst);
+    let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, false) {
+        Lookup::NotOurs => return Verdict::Pass.into(),
+        Lookup::Unserved => Err(Reason::NoService),
+        Lookup::Found(frontend) => begin::<F, P, T>(pkt, tables, frontend, client, scratch),
+    };
+    let step = match outcome {
+        Ok(()) => Continue(()),
+        Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => {
+            Break(reject::<F, P, T>(pkt, tables, &scratch.headers, reason))
+        }
+        Err(reason) => Break(Verdict::Drop(reason)),
+    };
+    step.into()
+}
+
+/// Chooses a backend and opens the flow.
+#[inline(always)]
+fn begin<F: Family, P: Packet, T: Tables<F>>(
+    pkt: &P,
+    tables: T,
+    frontend: Frontend,
+    client: Client,
+    scratch: &mut Scratch<F>,
+) -> Result<(), Reason> {
+    let choice = match service::select::<F, T>(tables, frontend, client) {
+        Ok(choice) => choice,
+        Err(reason) => {
+            tables.count(frontend.service, |c| c.rejected = c.rejected.wrapping_add(1));
+            return Err(reason);
+        }
+    };
+    scratch.opening = opening(pkt, tables, &scratch.headers, frontend, &choice);
+    match client {
+        Client::OnNode => from_pod::<F, T>(tables, &choice, &mut scratch.opening),
+        Client::Outside => from_outside::<F, T>(tables, &choice, &mut scratch.opening),
+    }
+    flow::open::<F, T>(tables, scratch)?;
+    tables.count(frontend.service, |c| c.flows = c.flows.wrapping_add(1));
+    Ok(())
+}
+
+/// A pod's own connection: only the destination changes, unless the pod is its own backend.
+#[inline(always)]
+fn from_pod<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mut Opening<F>) {
+    let config = tables.config();
+    if let Place::Local(index) = F::place(config, opening.client.src) {
+        tables.mark_seen(index, seen::STATEFUL);
+    }
+    if choice.backend.addr == opening.client.src {
+        opening.src = F::hairpin(config);
+        opening.flags |= flags::HAIRPIN;
+    }
+}
+
+/// A connection from outside: the client keeps its address towards backends on this node, whose replies pass here
+/// anyway; towards others it gets this node's.
+#[inline(always)]
+fn from_outside<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mut Opening<F>) {
+    let config = tables.config();
+    opening.flags |= flags::REFLECT;
+    match F::place(config, choice.backend.addr) {
+        Place::Local(index) => {
+            if matches!(F::place(config, opening.client.src), Place::Remote(_) | Place::Local(_)) {
+                tables.mark_seen(index, seen::STATEFUL);
+            }
+        }
+        _ if opening.flags & flags::STACK != 0 => {}
+        _ => {
+            opening.src = F::snat(config);
+            opening.flags |= flags::SNAT;
+        }
+    }
+}
+
+/// Backends in this node's own network namespace are reached through the stack.
+#[inline(always)]
+fn host_flags<F: Family>(backend: &Backend<F>) -> u16 {
+    let both = backend::flags::LOCAL | backend::flags::HOST;
+    if backend.flags & both == both { flags::STACK } else { 0 }
+}
+
+#[inline(always)]
+fn opening<F: Family, P: Packet, T: Tables<F>>(
+    pkt: &P,
+    tables: T,
+    headers: &Headers<F::Addr>,
+    frontend: Frontend,
+    choice: &Choice<F>,
+) -> Opening<F> {
+    let backend = &choice.backend;
+    // Nodes are few and irregular: their next hop is looked up once and kept in the flow.
+    let remote_host = backend.flags & (backend::flags::LOCAL | backend::flags::HOST) == backend::flags::HOST;
+    let nexthop = if remote_host { tables.node(backend.addr).map_or(0, |node| node.nexthop) } else { 0 };
+    Opening {
+        client: headers.tuple,
+        src: headers.tuple.src,
+        dst: backend.addr,
+        dport: backend.port,
+        service: frontend.service,
+        backend: choice.index,
+        generation: backend.generation,
+        flags: host_flags(backend),
+        nexthop,
+        ifindex: pkt.ifindex(),
+        mac: nat::frame_source(pkt),
+        tcp: headers.tcp,
+    }
+}
+
+/// Sends the scratch room's packet on as its flow entry says: finds the way, writes the frame, translates.
+#[inline(never)]
+pub fn send<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    scratch: &Scratch<F>,
+    at: At,
+) -> Packed {
+    let Scratch { headers, flow, .. } = scratch;
+    parse::remember_fragment::<F, T>(tables, headers);
+    let (_, dst, state) = F::flow_parts(flow);
+    let verdict = way::<F, P, T>(pkt, tables, F::place(tables.config(), dst), state, at);
+    let hop = !matches!(verdict, Verdict::Pass | Verdict::Drop(_));
+    if hop && headers.ttl <= 1 {
+        return Verdict::Drop(Reason::HopLimit).into();
+    }
+    if !matches!(verdict, Verdict::Drop(_)) {
+        nat::translate::<F, P>(pkt, headers, flow, hop);
+    }
+    verdict.into()
+}
+
+/// The verdict for a translated packet whose destination lies at `place`, with the frame's addresses written.
+#[inline(always)]
+fn way<F: Family, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    place: Place,
+    state: &FlowState,
+    at: At,
+) -> Verdict {
+    let forward = state.kind == abi::flow::KIND_FORWARD;
+    if forward && state.flags & flags::STACK != 0 {
+        return Verdict::Pass;
+    }
+    let target = if forward && state.nexthop != 0 {
+        route::by(tables.nexthop(state.nexthop))
+    } else {
+        route::to::<F, T>(tables, place)
+    };
+    match (target, at) {
+        // tcx finds the pod by its address, which is final by then; GRO has run in between.
+        (Target::Pod(..), At::Xdp) => Verdict::Pass,
+        (Target::Stack, At::Xdp) if !forward && state.flags & flags::REFLECT != 0 => {
+            nat::frame_answer(pkt, state.peer_mac);
+            let back = state.peer_ifindex;
+            if back == pkt.ifindex() { Verdict::Transmit } else { Verdict::Redirect(back) }
+        }
+        (Target::Stack, At::Tc) if state.flags & flags::REFLECT != 0 => {
+            Verdict::Neighbour(state.peer_ifindex)
+        }
+        _ => route::depart(pkt, target),
+    }
+}

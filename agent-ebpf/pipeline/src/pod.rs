@@ -1,0 +1,110 @@
+//! tcx ingress of a pod's veth: packets *from* a pod.
+//!
+//! Between pods nothing is looked up but two array elements, unless the packet path has translated something for one of
+//! them before. Everything else takes one flow probe, then services, then the stack.
+
+use abi::{Reason, config::features, route::seen};
+use core::ops::ControlFlow::{Break, Continue};
+
+use crate::{
+    family::{Family, Place, V4, V6},
+    flow,
+    forward::{self, At},
+    packet::Packet,
+    parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
+    route,
+    service::Client,
+    tables::Tables,
+    verdict::{Packed, Step, Verdict, drop, pass, settle},
+    wire::Wire,
+};
+
+/// Decides a packet that a pod sends.
+#[inline(always)]
+pub fn ingress<P: Packet, T: Tables<V4> + Tables<V6>>(pkt: &mut P, tables: T) -> Verdict {
+    match parse::link(pkt) {
+        Continue((l3, ETHERTYPE_IPV4)) => packet::<V4, P, T>(pkt, tables, l3).into(),
+        Continue((l3, ETHERTYPE_IPV6)) if tables.config().features & features::IPV6 != 0 => {
+            packet::<V6, P, T>(pkt, tables, l3).into()
+        }
+        Continue(_) => Verdict::Pass,
+        Break(verdict) => verdict,
+    }
+}
+
+/// One family's packet: a program of its own for the verifier.
+#[inline(never)]
+fn packet<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -> Packed {
+    settle(stages::<F, P, T>(pkt, tables, l3))
+}
+
+#[inline(always)]
+fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -> Step<Verdict> {
+    let mut headers = F::parse(pkt, l3)?;
+    parse::unicast::<F>(&headers)?;
+    let source = source::<F, P, T>(pkt, tables, &headers)?;
+    let place = F::place(tables.config(), headers.tuple.dst);
+    let known = parse::recall_fragment::<F, T>(tables, &mut headers);
+    let stateful = match place {
+        Place::Local(index) => (source | tables.seen(index)) & seen::STATEFUL != 0,
+        Place::Remote(_) => source & seen::STATEFUL != 0,
+        Place::Service | Place::Outside => true,
+    };
+    let translatable = headers.has_ports() && known;
+    let Some(mut scratch) = tables.scratch() else { return pass() };
+    scratch.headers = headers;
+    if !(stateful && translatable && flow::probe::<F, T>(tables, &mut scratch)) {
+        match place {
+            Place::Local(_) | Place::Remote(_) => {
+                return Continue(plain::<F, P, T>(pkt, tables, &headers, place));
+            }
+            Place::Service if !known => return drop(Reason::FragmentUnknown),
+            Place::Service if !translatable => return drop(Reason::NoService),
+            Place::Outside if !translatable => return pass(),
+            Place::Service | Place::Outside => {
+                Step::from(forward::balance::<F, P, T>(pkt, tables, Client::OnNode, &mut scratch))?;
+            }
+        }
+    }
+    Continue(forward::send::<F, P, T>(pkt, tables, &scratch, At::Tc).into())
+}
+
+/// Checks that the source address is the pod's own; gives what was learned about the pod.
+#[inline(always)]
+fn source<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, headers: &Headers<F::Addr>) -> Step<u32> {
+    let config = tables.config();
+    let own = match F::place(config, headers.tuple.src) {
+        Place::Local(index) => match tables.endpoint(index) {
+            Some(endpoint) if endpoint.ifindex == pkt.ifindex() => return Continue(tables.seen(index)),
+            _ => false,
+        },
+        // Neighbour discovery and duplicate address detection.
+        _ => F::is_link_scoped(headers.tuple.src) || headers.tuple.src == F::UNSPECIFIED,
+    };
+    if own {
+        Break(Verdict::Pass)
+    } else if config.features & features::SPOOF_CHECK != 0 {
+        drop(Reason::Spoofed)
+    } else {
+        Continue(0)
+    }
+}
+
+/// From pod to pod without translation.
+#[inline(always)]
+pub fn plain<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    headers: &Headers<F::Addr>,
+    place: Place,
+) -> Verdict {
+    if headers.ttl <= 1 {
+        // The stack answers with "time exceeded".
+        return Verdict::Pass;
+    }
+    let verdict = route::depart(pkt, route::to::<F, T>(tables, place));
+    if !matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
+        F::decrement(pkt, headers);
+    }
+    verdict
+}

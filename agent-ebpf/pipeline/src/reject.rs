@@ -1,0 +1,133 @@
+//! Rejections: the packet itself becomes the answer (a TCP reset or an ICMP port unreachable) and goes back.
+//!
+//! Only whole TCP and UDP packets without IP options or extension headers are answered; all others are dropped.
+
+use abi::{Port, Proto, Reason};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::{
+    checksum,
+    family::Family,
+    nat,
+    packet::Packet,
+    parse::{Fragmented, Headers, tcp},
+    tables::Common,
+    verdict::Verdict,
+    wire::Wire,
+};
+
+/// Bytes of a TCP header without options.
+const TCP_HEADER: usize = 20;
+/// Bytes of an ICMP error's own header.
+const ICMP_HEADER: usize = 8;
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+struct TcpHeader {
+    sport: Port,
+    dport: Port,
+    seq: u32,
+    ack: u32,
+    offset: u8,
+    flags: u8,
+    window: u16,
+    checksum: u16,
+    urgent: u16,
+}
+
+/// Counts the reason and answers the packet, or drops it if it cannot be answered.
+#[inline(always)]
+pub fn reject<F: Wire, P: Packet, T: Common>(
+    pkt: &mut P,
+    tables: T,
+    headers: &Headers<F::Addr>,
+    reason: Reason,
+) -> Verdict {
+    let plain = headers.l4 == headers.l3 + F::HEADER && headers.fragmented as u8 == Fragmented::Whole as u8;
+    let answered = plain
+        && match headers.tuple.proto {
+            Proto::TCP => reset::<F, P>(pkt, headers),
+            Proto::UDP => unreachable::<F, P>(pkt, headers),
+            _ => false,
+        };
+    if !answered {
+        return Verdict::Drop(reason);
+    }
+    tables.count_drop(reason);
+    let client = nat::frame_source(pkt);
+    nat::frame_answer(pkt, client);
+    Verdict::Transmit
+}
+
+/// Sum of the pseudo header (RFC 9293, 3.1; RFC 8200, 8.1), not folded.
+#[inline(always)]
+fn pseudo<F: Family>(headers: &Headers<F::Addr>, proto: Proto, len: u16) -> u32 {
+    F::sum(headers.tuple.src)
+        + F::sum(headers.tuple.dst)
+        + u32::from(u16::from_ne_bytes([0, proto.0]))
+        + u32::from(len.to_be())
+}
+
+/// Turns a segment into the reset that RFC 9293, 3.10.7.1 prescribes for a closed port.
+#[inline(never)]
+fn reset<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
+    let Some(segment) = pkt.load::<TcpHeader>(headers.l4) else { return false };
+    if segment.flags & tcp::RST != 0 {
+        return false;
+    }
+    let data = F::transport_len(pkt, headers).saturating_sub(usize::from(segment.offset >> 4) * 4) as u32;
+    let taken = data + u32::from(segment.flags & tcp::SYN != 0) + u32::from(segment.flags & tcp::FIN != 0);
+    let (seq, ack, flags) = if segment.flags & tcp::ACK != 0 {
+        (segment.ack, 0, tcp::RST)
+    } else {
+        (0, u32::from_be(segment.seq).wrapping_add(taken).to_be(), tcp::RST | tcp::ACK)
+    };
+    if !pkt.resize(headers.l4 + TCP_HEADER) {
+        return false;
+    }
+    let (sport, dport) = (segment.dport, segment.sport);
+    let offset = (TCP_HEADER as u8 / 4) << 4;
+    let sum = pseudo::<F>(headers, Proto::TCP, TCP_HEADER as u16)
+        + u32::from(sport.0)
+        + u32::from(dport.0)
+        + u32::from(checksum::fold((seq & 0xffff) + (seq >> 16)))
+        + u32::from(checksum::fold((ack & 0xffff) + (ack >> 16)))
+        + u32::from(u16::from_ne_bytes([offset, flags]));
+    let reply = TcpHeader {
+        sport,
+        dport,
+        seq,
+        ack,
+        offset,
+        flags,
+        window: 0,
+        checksum: !checksum::fold(sum),
+        urgent: 0,
+    };
+    pkt.store(headers.l4, reply);
+    F::write_header(pkt, headers.l3, (headers.tuple.dst, headers.tuple.src), Proto::TCP, TCP_HEADER as u16);
+    true
+}
+
+/// Turns a datagram into an ICMP port unreachable that quotes its IP header and eight bytes more.
+#[inline(never)]
+fn unreachable<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
+    let quoted = F::HEADER + 8;
+    let len = ICMP_HEADER + quoted;
+    if !pkt.resize(headers.l3 + F::HEADER + len) {
+        return false;
+    }
+    let quote = headers.l3 + F::HEADER + ICMP_HEADER;
+    let mut sum = u32::from(F::PORT_UNREACHABLE);
+    for i in 0..quoted / 4 {
+        let Some(word) = pkt.load::<u32>(headers.l3 + 4 * i) else { return false };
+        pkt.store(quote + 4 * i, word);
+        sum += u32::from(checksum::fold((word & 0xffff) + (word >> 16)));
+    }
+    if F::IPV6 {
+        sum += pseudo::<F>(headers, F::ICMP, len as u16);
+    }
+    pkt.store(headers.l3 + F::HEADER, [F::PORT_UNREACHABLE, !checksum::fold(sum), 0, 0]);
+    F::write_header(pkt, headers.l3, (headers.tuple.dst, headers.tuple.src), F::ICMP, len as u16);
+    true
+}

@@ -1,0 +1,337 @@
+//! The kernel's contexts as the stages see them, and the numbers of their verdicts.
+//!
+//! Packet bytes are read and written directly, in the form that the verifier understands: add the offset, compare with
+//! the end, then access. Loads are plain even where a packet field is not aligned: the BPF target has no alignment traps,
+//! and the kernel's verifier checks the access for the machine.
+#![expect(unsafe_code, reason = "contexts and packets are reached by pointer: one of the two files that may")]
+
+use abi::{
+    Ip4, Ip6, Port, Proto, Reason,
+    socket::SocketReverse,
+    zerocopy::{FromBytes, Immutable, IntoBytes},
+};
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_sock_addr, xdp_action},
+    helpers::generated::{
+        bpf_csum_update, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
+        bpf_redirect_peer, bpf_set_retval, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_tail,
+        bpf_xdp_get_buff_len,
+    },
+    programs::{SockAddrContext, TcContext, XdpContext},
+};
+use pipeline::{
+    Common as _, Packet, Verdict,
+    packet::{MAX_OFFSET, Mend},
+};
+
+use crate::maps::{Maps, SKREV};
+
+/// `TCX_NEXT`: on to the next program or the stack (`include/uapi/linux/bpf.h`, `enum tcx_action_base`).
+const TCX_NEXT: i32 = -1;
+/// `TCX_DROP`.
+const TCX_DROP: i32 = 2;
+
+#[inline(always)]
+fn load<T: FromBytes + Copy>(data: usize, end: usize, at: usize) -> Option<T> {
+    let start = data + (at & (MAX_OFFSET - 1));
+    if start + size_of::<T>() > end {
+        return None;
+    }
+    // SAFETY: the bytes lie inside the packet; any bytes make a `T`.
+    Some(unsafe { (start as *const T).read() })
+}
+
+#[inline(always)]
+fn store<T: IntoBytes + Immutable>(data: usize, end: usize, at: usize, value: T) {
+    let start = data + (at & (MAX_OFFSET - 1));
+    if start + size_of::<T>() > end {
+        return;
+    }
+    // SAFETY: the bytes lie inside the packet.
+    unsafe { (start as *mut T).write(value) }
+}
+
+/// A packet at an XDP hook.
+pub struct Xdp(XdpContext);
+
+impl Xdp {
+    /// Wraps the context.
+    #[inline(always)]
+    pub fn new(ctx: XdpContext) -> Self {
+        Self(ctx)
+    }
+
+    /// The verdict as an XDP action.
+    #[inline(always)]
+    pub fn end(&self, verdict: Verdict) -> u32 {
+        match verdict {
+            Verdict::Pass => xdp_action::XDP_PASS,
+            Verdict::Drop(reason) => {
+                Maps.count_drop(reason);
+                xdp_action::XDP_DROP
+            }
+            Verdict::Transmit => xdp_action::XDP_TX,
+            // SAFETY: the helper takes numbers only.
+            Verdict::Redirect(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+            // Pods and unknown neighbours are reached from tcx, after the stack has made an skb.
+            Verdict::Peer(_) | Verdict::Neighbour(_) => xdp_action::XDP_PASS,
+        }
+    }
+}
+
+impl Packet for Xdp {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, _len: usize) {}
+
+    #[inline(always)]
+    fn load<T: FromBytes + Copy>(&self, at: usize) -> Option<T> {
+        load(self.0.data(), self.0.data_end(), at)
+    }
+
+    #[inline(always)]
+    fn store<T: IntoBytes + Immutable>(&mut self, at: usize, value: T) {
+        store(self.0.data(), self.0.data_end(), at, value);
+    }
+
+    #[inline(always)]
+    fn mend(&mut self, at: usize, sums: Mend) {
+        if let Some(stored) = self.load::<u16>(at) {
+            self.store(at, sums.applied(stored));
+        }
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: usize) -> bool {
+        let delta = len as i32 - self.len() as i32;
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_adjust_tail(self.0.ctx, delta) == 0 }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        self.0.ingress_ifindex() as u32
+    }
+}
+
+/// A packet at a tcx hook.
+pub struct Tc(TcContext);
+
+impl Tc {
+    /// Wraps the context.
+    #[inline(always)]
+    pub fn new(ctx: TcContext) -> Self {
+        Self(ctx)
+    }
+
+    /// The verdict as a tcx action.
+    #[inline(always)]
+    pub fn end(&self, verdict: Verdict) -> i32 {
+        // SAFETY: the helpers take numbers only, and no neighbour parameters.
+        unsafe {
+            match verdict {
+                Verdict::Pass => TCX_NEXT,
+                Verdict::Drop(reason) => {
+                    Maps.count_drop(reason);
+                    TCX_DROP
+                }
+                Verdict::Peer(ifindex) => bpf_redirect_peer(ifindex, 0) as i32,
+                Verdict::Redirect(ifindex) => bpf_redirect(ifindex, 0) as i32,
+                Verdict::Neighbour(ifindex) => {
+                    bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
+                }
+                Verdict::Transmit => bpf_redirect(self.ifindex(), 0) as i32,
+            }
+        }
+    }
+
+    /// Adds a difference to the transport checksum at `at`.
+    #[inline(always)]
+    fn l4(&self, at: usize, difference: u16, flags: u32) {
+        // SAFETY: the context is the program's own; the helper checks the offset.
+        unsafe {
+            bpf_l4_csum_replace(
+                self.0.skb.skb,
+                (at & (MAX_OFFSET - 1)) as u32,
+                0,
+                u64::from(difference),
+                u64::from(flags),
+            );
+        }
+    }
+}
+
+impl Packet for Tc {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.0.len() as usize
+    }
+
+    #[inline(always)]
+    fn pull(&mut self, len: usize) {
+        if self.0.data() + len > self.0.data_end() {
+            let len = if len > self.len() { self.len() } else { len };
+            // SAFETY: the context is the program's own.
+            unsafe { bpf_skb_pull_data(self.0.skb.skb, len as u32) };
+        }
+    }
+
+    #[inline(always)]
+    fn load<T: FromBytes + Copy>(&self, at: usize) -> Option<T> {
+        load(self.0.data(), self.0.data_end(), at)
+    }
+
+    #[inline(always)]
+    fn store<T: IntoBytes + Immutable>(&mut self, at: usize, value: T) {
+        store(self.0.data(), self.0.data_end(), at, value);
+    }
+
+    /// Goes through the helper, which alone knows whether the checksum is complete, partial or verified by hardware.
+    #[inline(always)]
+    fn mend(&mut self, at: usize, sums: Mend) {
+        let zero = if sums.zero_is_none { BPF_F_MARK_MANGLED_0 } else { 0 };
+        if sums.pseudo {
+            self.l4(at, sums.addresses, BPF_F_PSEUDO_HDR | zero);
+            if sums.ipv6 {
+                // The helper assumes that a header checksum balances the addresses; IPv6 has none.
+                // SAFETY: the context is the program's own.
+                unsafe { bpf_csum_update(self.0.skb.skb, u32::from(sums.addresses)) };
+            }
+        }
+        if sums.ports != 0 {
+            self.l4(at, sums.ports, zero);
+        }
+    }
+
+    #[inline(always)]
+    fn resize(&mut self, len: usize) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_skb_change_tail(self.0.skb.skb, len as u32, 0) == 0 }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.0.skb.skb).ifindex }
+    }
+}
+
+/// A socket call.
+pub struct SockAddr(SockAddrContext);
+
+/// Answers of a `sock_addr` program.
+pub const ALLOW: i32 = 1;
+const DENY: i32 = 0;
+
+impl SockAddr {
+    /// Wraps the context.
+    #[inline(always)]
+    pub fn new(ctx: SockAddrContext) -> Self {
+        Self(ctx)
+    }
+
+    #[inline(always)]
+    fn raw(&self) -> *mut bpf_sock_addr {
+        self.0.as_ptr().cast()
+    }
+
+    /// The call's IPv4 address.
+    #[inline(always)]
+    pub fn ip4(&self) -> Ip4 {
+        // SAFETY: the context is the program's own; the field is read at its full width.
+        Ip4(unsafe { (&raw const (*self.raw()).user_ip4).read_volatile() })
+    }
+
+    /// The call's IPv6 address.
+    #[inline(always)]
+    pub fn ip6(&self) -> Ip6 {
+        // SAFETY: the context is the program's own; the verifier allows words of the address only.
+        unsafe {
+            let words = (&raw const (*self.raw()).user_ip6).cast::<u32>();
+            Ip6([
+                words.read_volatile(),
+                words.add(1).read_volatile(),
+                words.add(2).read_volatile(),
+                words.add(3).read_volatile(),
+            ])
+        }
+    }
+
+    /// The call's port.
+    #[inline(always)]
+    pub fn port(&self) -> Port {
+        // SAFETY: the context is the program's own.
+        Port(unsafe { (&raw const (*self.raw()).user_port).read_volatile() } as u16)
+    }
+
+    /// The socket's protocol.
+    #[inline(always)]
+    pub fn proto(&self) -> Proto {
+        // SAFETY: the context is the program's own.
+        Proto(unsafe { (&raw const (*self.raw()).protocol).read_volatile() } as u8)
+    }
+
+    /// Replaces the call's IPv4 address and port.
+    #[inline(always)]
+    pub fn set4(&self, addr: Ip4, port: Port) {
+        // SAFETY: the context is the program's own; both fields are writable at their full width.
+        unsafe {
+            (&raw mut (*self.raw()).user_ip4).write_volatile(addr.0);
+            (&raw mut (*self.raw()).user_port).write_volatile(u32::from(port.0));
+        }
+    }
+
+    /// Replaces the call's IPv6 address and port.
+    #[inline(always)]
+    pub fn set6(&self, addr: Ip6, port: Port) {
+        // SAFETY: as above; the verifier allows words of the address only.
+        unsafe {
+            let words = (&raw mut (*self.raw()).user_ip6).cast::<u32>();
+            words.write_volatile(addr.0[0]);
+            words.add(1).write_volatile(addr.0[1]);
+            words.add(2).write_volatile(addr.0[2]);
+            words.add(3).write_volatile(addr.0[3]);
+            (&raw mut (*self.raw()).user_port).write_volatile(u32::from(port.0));
+        }
+    }
+
+    /// Whether the socket is in the node's own network namespace.
+    #[inline(always)]
+    pub fn on_host(&self) -> bool {
+        let host = Maps.config().netns_cookie;
+        // SAFETY: the context is the program's own.
+        host != 0 && unsafe { bpf_get_netns_cookie(self.raw().cast()) } == host
+    }
+
+    /// The socket's reverse pairs, if it has any.
+    #[inline(always)]
+    pub fn reverse(&self) -> Option<&mut SocketReverse> {
+        // SAFETY: the storage lives as long as the socket, which the call holds. Calls on one socket that race may
+        // lose a pair, no more.
+        unsafe { SKREV.get_ptr_mut(&self.0).as_mut() }
+    }
+
+    /// The socket's reverse pairs, created if there are none.
+    #[inline(always)]
+    pub fn reverse_or_new(&self) -> Option<&mut SocketReverse> {
+        // SAFETY: as above; the kernel zeroes a new storage.
+        unsafe { SKREV.get_or_insert_ptr_mut(&self.0, None).as_mut() }
+    }
+
+    /// Fails the call with an error number.
+    #[inline(always)]
+    pub fn fail(&self, errno: i32) -> i32 {
+        // SAFETY: the helper takes a number only.
+        unsafe { bpf_set_retval(-errno) };
+        DENY
+    }
+}
+
+/// Keeps the reasons' numbers inside the counters' array.
+const _: () = assert!(Reason::COUNT <= u8::MAX as usize);
