@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use api::ApiError;
 use api::status::{Details, Reason};
 use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use http::header::CACHE_CONTROL;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -47,7 +48,8 @@ pub(crate) async fn handle(core: Arc<Core>, request: Request, origin: Origin) ->
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let _counted = core.metrics.in_flight(&info);
 
-    let served = AssertUnwindSafe(serve(core.clone(), request, origin, &info, &query)).catch_unwind();
+    let served: BoxFuture<'_, _> = Box::pin(serve(core.clone(), request, origin, &info, &query));
+    let served = AssertUnwindSafe(served).catch_unwind();
     let served = async {
         served.await.unwrap_or_else(|_| {
             tracing::error!(verb = info.verb, path = info.path, "a request handler panicked");
@@ -91,7 +93,9 @@ async fn serve(
     let user = match &origin {
         Origin::InProcess(user) => user.clone(),
         Origin::Connection { certificate } => {
-            core.auth.authenticator.authenticate(&parts, certificate.as_deref()).await?.unwrap_or_else(UserInfo::anonymous)
+            let authenticated: BoxFuture<'_, _> =
+                Box::pin(core.auth.authenticator.authenticate(&parts, certificate.as_deref()));
+            authenticated.await?.unwrap_or_else(UserInfo::anonymous)
         }
     };
     let user = auth::impersonation::apply(&parts.headers, user, |asked| core.auth.authorizer.authorize(asked))?;
@@ -102,9 +106,11 @@ async fn serve(
     if info.resource_request {
         let attributes = Attributes { verb: info.verb.clone(), ..attributes };
         let call = Call::new(core, attributes, query.clone(), &parts.headers)?;
-        return rest::serve(call, Request::from_parts(parts, body)).await;
+        let served: BoxFuture<'_, _> = Box::pin(rest::serve(call, Request::from_parts(parts, body)));
+        return served.await;
     }
-    document(&core, &parts, info, query).await
+    let made: BoxFuture<'_, _> = Box::pin(document(&core, &parts, info, query));
+    made.await
 }
 
 fn starting() -> ApiError {

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::body::{Response, empty};
 use crate::negotiate::Media;
 use crate::query::Query;
-use crate::respond;
+use crate::respond::{self, Delivery};
 
 /// Until `api::openapi` is there.
 mod pending {
@@ -64,13 +64,14 @@ impl Documents {
     pub(crate) async fn serve(&self, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response, ApiError> {
         let this = self.clone();
         let below = path.trim_start_matches("/openapi/").to_owned();
+        let delivery = Delivery::new(Media::Json, headers);
         let (query, headers) = (query.clone(), headers.clone());
         // The first request of all makes the documents: not on a thread that others' sockets wait for.
         let made = tokio::task::spawn_blocking(move || this.find(&below, &query, &headers)).await;
         match made.map_err(|it| ApiError::internal(format!("making the document failed: {it}")))?? {
             Found::Made(response) => Ok(response),
-            Found::Bytes { body, hash, immutable, asked } => {
-                let mut response = respond::pieces(StatusCode::OK, vec![body], Media::Json, &asked).await;
+            Found::Bytes { body, hash, immutable } => {
+                let mut response = respond::pieces(StatusCode::OK, vec![body], delivery).await;
                 tag(&mut response, &hash, immutable);
                 Ok(response)
             }
@@ -78,10 +79,9 @@ impl Documents {
     }
 
     fn find(&self, below: &str, query: &Query, headers: &HeaderMap) -> Result<Found, ApiError> {
-        let asked = headers.clone();
         if below == "v3" {
             let index = Document::of(&self.index());
-            return Ok(Found::Bytes { body: index.body, hash: index.hash, immutable: false, asked });
+            return Ok(Found::Bytes { body: index.body, hash: index.hash, immutable: false });
         }
         let document = match below.strip_prefix("v3/") {
             Some(version) => self.v3().get(version).ok_or_else(ApiError::no_such_path)?,
@@ -95,7 +95,7 @@ impl Documents {
         if is_current(headers, &document.hash) {
             return Ok(Found::Made(not_modified(&document.hash)));
         }
-        Ok(Found::Bytes { body: document.body.clone(), hash: document.hash.clone(), immutable: !wanted.is_empty(), asked })
+        Ok(Found::Bytes { body: document.body.clone(), hash: document.hash.clone(), immutable: !wanted.is_empty() })
     }
 
     fn index(&self) -> Value {
@@ -108,7 +108,7 @@ impl Documents {
 
 enum Found {
     Made(Response),
-    Bytes { body: Bytes, hash: String, immutable: bool, asked: HeaderMap },
+    Bytes { body: Bytes, hash: String, immutable: bool },
 }
 
 /// SHA-256 in upper-case hexadecimal, as upstream's links have it.

@@ -20,14 +20,32 @@ const GZIP_FROM: usize = 128 * 1024;
 /// All `Warning` headers of a response together (upstream's limit).
 const WARNINGS_MAX: usize = 4096;
 
+/// How a client wants its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Delivery {
+    /// The media type.
+    pub media: Media,
+    /// Large responses may be compressed.
+    pub gzip: bool,
+}
+
+impl Delivery {
+    /// In `media`, compressed if the headers welcome it.
+    #[must_use]
+    pub fn new(media: Media, headers: &HeaderMap) -> Self {
+        let encodings = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|it| it.to_str().ok());
+        Self { media, gzip: encodings.into_iter().any(|it| it.contains("gzip")) }
+    }
+}
+
 /// A response of JSON pieces, in the media type asked for, compressed if large and welcome.
-pub async fn pieces(status: StatusCode, pieces: Vec<Bytes>, media: Media, asked: &HeaderMap) -> Response {
+pub async fn pieces(status: StatusCode, pieces: Vec<Bytes>, Delivery { media, gzip: welcome }: Delivery) -> Response {
     let size: usize = pieces.iter().map(Bytes::len).sum();
     if media == Media::Yaml {
         let value: Value = serde_json::from_slice(&pieces.concat()).unwrap_or_default();
         return typed(status, media.content_type(), full(yaml(&value)));
     }
-    if size >= GZIP_FROM && accepts_gzip(asked) {
+    if size >= GZIP_FROM && welcome {
         // Megabytes take tens of milliseconds: not on a thread that others' sockets wait for.
         if let Ok(compressed) = tokio::task::spawn_blocking(move || gzip(&pieces)).await {
             let mut response = typed(status, media.content_type(), full(compressed));
@@ -95,10 +113,6 @@ pub fn warn(response: &mut Response, warnings: &[String]) {
 
 fn yaml(value: &Value) -> String {
     serde_saphyr::to_string(value).unwrap_or_default()
-}
-
-fn accepts_gzip(asked: &HeaderMap) -> bool {
-    asked.get_all(ACCEPT_ENCODING).iter().filter_map(|it| it.to_str().ok()).any(|it| it.contains("gzip"))
 }
 
 fn gzip(pieces: &[Bytes]) -> Bytes {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use api::ApiError;
 use api::registry::Resource;
+use futures::future::BoxFuture;
 use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -27,14 +28,16 @@ pub(crate) async fn create(call: &Call, request: Request, warnings: &mut Vec<Str
         let pod = metadata_text(&object, "name").to_owned();
         return binding::bind(call, &pod, object).await;
     }
-    let review = call.core.auth.create_review(&call.attributes, object).await?;
+    let reviewed: BoxFuture<'_, _> = Box::pin(call.core.auth.create_review(&call.attributes, object));
+    let review = reviewed.await?;
     Ok(Answer::Tree(StatusCode::CREATED, review))
 }
 
 /// `serviceaccounts/x/token`.
 pub(crate) async fn token(call: &Call, request: Request) -> Result<Answer, ApiError> {
     let request = input::subresource(call, request, &mut Vec::new()).await?;
-    let token = call.core.auth.create_token(&call.attributes, request).await?;
+    let made: BoxFuture<'_, _> = Box::pin(call.core.auth.create_token(&call.attributes, request));
+    let token = made.await?;
     Ok(Answer::Tree(StatusCode::CREATED, token))
 }
 

@@ -159,7 +159,7 @@ pub(crate) async fn delete_collection(call: &Call, request: Request) -> Result<A
     }
     let meta = ListMeta { revision: call.core.registry.store().revision(), ..ListMeta::default() };
     let pieces = call.view().list(&meta, bodies.iter());
-    Ok(Answer::Made(respond::pieces(StatusCode::OK, pieces, call.accepted.media, &call.headers).await))
+    Ok(Answer::Made(respond::pieces(StatusCode::OK, pieces, call.delivery()).await))
 }
 
 /// The options as they stand in an eviction.

@@ -3,19 +3,22 @@
 use api::ApiError;
 use api::decode::{self, Decoded, MediaType, Target};
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use http::header::CONTENT_TYPE;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::Call;
-use crate::body::Request;
+use crate::body::{BoxError, Request};
 
 /// Largest request body, in bytes (upstream's `MaxRequestBodyBytes`).
 pub const BODY_MAX: usize = 3 << 20;
 
 /// The whole body.
 pub(crate) async fn read(request: Request) -> Result<Bytes, ApiError> {
-    match Limited::new(request.into_body(), BODY_MAX).collect().await {
+    let body: BoxFuture<'static, Result<Collected<Bytes>, BoxError>> =
+        Box::pin(Limited::new(request.into_body(), BODY_MAX).collect());
+    match body.await {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_MAX)),
         Err(error) => Err(ApiError::bad_request(format!("cannot read the request body: {error}"))),

@@ -41,7 +41,7 @@ pub(crate) async fn list(call: &Call) -> Result<Answer, ApiError> {
         remaining: page.remaining,
     };
     let pieces = call.view().list(&meta, page.bodies.iter());
-    Ok(Answer::Made(respond::pieces(StatusCode::OK, pieces, call.accepted.media, &call.headers).await))
+    Ok(Answer::Made(respond::pieces(StatusCode::OK, pieces, call.delivery()).await))
 }
 
 /// The collection at the revision that the options ask for.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::status::{ApiError, Reason};
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http_body_util::BodyExt as _;
+use futures::future::BoxFuture;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -56,7 +57,9 @@ impl Kubelets {
             }
         });
         prepare(&mut request, location)?;
-        let response = sender.send_request(request).await.map_err(|error| unreachable(&error))?;
+        // Boxed: as part of a larger future the compiler cannot prove it `Send` (lifetimes of the body's error are erased).
+        let sent: BoxFuture<'static, _> = Box::pin(async move { sender.send_request(request).await });
+        let response = sent.await.map_err(|error| unreachable(&error))?;
         Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
     }
 }

@@ -128,7 +128,9 @@ fn bare(method: Method) -> Request {
 /// What a kubelet refused, as an API error: its text, under the reason its status code stands for.
 async fn refusal(response: Response, asked: &Attributes) -> ApiError {
     let status = response.status();
-    let body = match http_body_util::Limited::new(response.into_body(), ERROR_TEXT_LIMIT).collect().await {
+    let limited = http_body_util::Limited::new(response.into_body(), ERROR_TEXT_LIMIT);
+    let collected: futures::future::BoxFuture<'static, _> = Box::pin(limited.collect());
+    let body = match collected.await {
         Ok(collected) => collected.to_bytes(),
         Err(_) => bytes::Bytes::new(),
     };

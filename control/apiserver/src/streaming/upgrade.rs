@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{CONNECTION, HeaderName, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt as _;
 
 /// Headers that are about one connection, not about the request (RFC 9110, 7.6.1).
 const HOP_HEADERS: [HeaderName; 4] =
@@ -34,7 +35,8 @@ pub fn strip_hop_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Moves bytes between the two connections, once both have switched protocols, until either ends.
+/// Moves bytes between the two connections, once both have switched protocols, until the kubelet's ends. A client
+/// that ends first is told to the kubelet, which then ends too.
 pub fn join(client: OnUpgrade, kubelet: OnUpgrade) {
     tokio::spawn(async move {
         let (client, kubelet) = match tokio::try_join!(client, kubelet) {
@@ -44,9 +46,24 @@ pub fn join(client: OnUpgrade, kubelet: OnUpgrade) {
                 return;
             }
         };
-        let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-        if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await {
-            tracing::debug!(%error, "upgraded connection ended");
+        let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+        let (mut from_kubelet, mut to_kubelet) = tokio::io::split(TokioIo::new(kubelet));
+        let up = async {
+            let _ = tokio::io::copy(&mut from_client, &mut to_kubelet).await;
+            let _ = to_kubelet.shutdown().await;
+            std::future::pending::<()>().await;
+        };
+        let down = async {
+            let moved = tokio::io::copy(&mut from_kubelet, &mut to_client).await;
+            let _ = to_client.shutdown().await;
+            moved
+        };
+        tokio::select! {
+            () = up => {}
+            moved = down => match moved {
+                Ok(bytes) => tracing::debug!(bytes, "upgraded connection ended"),
+                Err(error) => tracing::debug!(%error, "upgraded connection ended"),
+            },
         }
     });
 }
