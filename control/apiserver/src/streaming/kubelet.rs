@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use super::location::Location;
 use super::upgrade;
-use crate::body::{Request, Response};
+use crate::body::{BoxError, Request, Response};
 use crate::pki::{Pki, PkiError, tls};
 
 /// A kubelet that does not accept within this time counts as unreachable.
@@ -60,7 +60,7 @@ impl Kubelets {
         // Boxed: as part of a larger future the compiler cannot prove it `Send` (lifetimes of the body's error are erased).
         let sent: BoxFuture<'static, _> = Box::pin(async move { sender.send_request(request).await });
         let response = sent.await.map_err(|error| unreachable(&error))?;
-        Ok(response.map(|body| body.map_err(Into::into).boxed_unsync()))
+        Ok(response.map(|body| body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync()))
     }
 }
 
