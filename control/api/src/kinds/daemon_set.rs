@@ -88,6 +88,10 @@ impl Strategy for DaemonSet {
         metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::NAME,
@@ -138,10 +142,11 @@ fn validate_strategy(strategy: &At<'_>, errors: &mut Vec<FieldError>) {
             let some = |key: &str| rolling.has(key) && !workload::is_zero_amount(rolling.child(key).value);
             match (some("maxUnavailable"), some("maxSurge")) {
                 (true, true) => {
-                    errors.push(rolling.invalid("maxSurge", "may not be set when maxUnavailable is non-zero"))
+                    errors
+                        .push(rolling.invalid("maxSurge", "may not be set when maxUnavailable is non-zero"));
                 }
                 (false, false) => {
-                    errors.push(rolling.required("maxUnavailable", "cannot be 0 when maxSurge is 0"))
+                    errors.push(rolling.required("maxUnavailable", "cannot be 0 when maxSurge is 0"));
                 }
                 _ => {}
             }

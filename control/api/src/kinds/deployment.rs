@@ -68,6 +68,10 @@ impl Strategy for Deployment {
         metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::NAME,

@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn absent_null_zero_and_empty_mean_the_same() {
         let check = |left: Value, right: Value, expected: bool| {
-            assert_eq!(same(Some(&left), Some(&right)), expected, "{left} {right}")
+            assert_eq!(same(Some(&left), Some(&right)), expected, "{left} {right}");
         };
         check(json!({"a": 1}), json!({"a": 1, "b": null}), true);
         check(json!({"a": 1, "b": []}), json!({"a": 1}), true);

@@ -165,7 +165,7 @@ pub fn validate(object: &Value, namespaced: bool, rule: NameRule) -> Vec<FieldEr
     match (namespaced, field::text(object, "/metadata/namespace")) {
         (true, "") => errors.push(FieldError::required("metadata.namespace", "")),
         (true, namespace) => {
-            invalid(&mut errors, "metadata.namespace", namespace, names::dns_label(namespace))
+            invalid(&mut errors, "metadata.namespace", namespace, names::dns_label(namespace));
         }
         (false, "") => {}
         (false, _) => errors.push(FieldError::forbidden("metadata.namespace", "not allowed on this type")),

@@ -217,7 +217,7 @@ fn validate_subject(subject: &Value, path: &str, namespaced: bool, errors: &mut 
         }
         "User" | "Group" if group == GROUP => {}
         "User" | "Group" => {
-            errors.push(FieldError::not_supported(format!("{path}.apiGroup"), group, &[GROUP]))
+            errors.push(FieldError::not_supported(format!("{path}.apiGroup"), group, &[GROUP]));
         }
         kind => errors.push(FieldError::not_supported(
             format!("{path}.kind"),

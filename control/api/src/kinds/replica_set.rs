@@ -48,6 +48,10 @@ impl Strategy for ReplicaSet {
         vec![("status.replicas", count(object, "/status/replicas").to_string())]
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        workload::warnings(new, old)
+    }
+
     fn columns(&self) -> &'static [Column] {
         const COLUMNS: &[Column] = &[
             Column::NAME,

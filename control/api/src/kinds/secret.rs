@@ -58,8 +58,8 @@ impl Strategy for Secret {
         match kind {
             "kubernetes.io/service-account-token" => {
                 const ACCOUNT: &str = "kubernetes.io/service-account.name";
-                if !field::map(object, "/metadata/annotations")
-                    .is_some_and(|annotations| !field::is_empty(annotations.get(ACCOUNT)))
+                if field::map(object, "/metadata/annotations")
+                    .is_none_or(|annotations| field::is_empty(annotations.get(ACCOUNT)))
                 {
                     errors.push(FieldError::required(format!("metadata.annotations[{ACCOUNT}]"), ""));
                 }

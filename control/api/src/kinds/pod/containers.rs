@@ -57,7 +57,7 @@ fn restart_policy(container: &At<'_>, list: &str, errors: &mut Vec<FieldError>) 
     match (list, container.text("restartPolicy")) {
         (_, "") => {}
         ("ephemeralContainers", _) => {
-            errors.push(container.forbidden("restartPolicy", "cannot be set for an Ephemeral Container"))
+            errors.push(container.forbidden("restartPolicy", "cannot be set for an Ephemeral Container"));
         }
         _ => container.check_choice("restartPolicy", &["Always", "OnFailure", "Never"], errors),
     }

@@ -1,7 +1,7 @@
 //! core/v1 Pod.
 //!
 //! Files: `defaults` and `validation` (of pods and templates; the latter with `containers`, `probes`, `volumes`, `scheduling`), `update` (what
-//! may change), `columns`, `qos`, `binding`.
+//! may change), `columns`, `qos`, `binding`, `warnings`.
 //! What admission adds (tolerations, the service account's token volume, priority) is not here.
 
 pub mod binding;
@@ -14,6 +14,7 @@ pub mod scheduling;
 pub mod update;
 pub mod validation;
 pub mod volumes;
+pub mod warnings;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -101,6 +102,11 @@ impl Strategy for Pod {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         columns::cells(object, now)
+    }
+
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        // Updates of pods come from programs, often; nobody would read the warnings.
+        if old.is_some() { Vec::new() } else { warnings::of_pod(new) }
     }
 
     fn graceful_deletion(&self, object: &Value, requested: Option<i64>) -> Option<i64> {

@@ -146,8 +146,12 @@ fn gates(spec: &At<'_>, errors: &mut Vec<FieldError>) {
 }
 
 fn spread(spec: &At<'_>, errors: &mut Vec<FieldError>) {
-    let mut seen: Vec<(&str, &str)> = Vec::new();
-    for constraint in spec.items("topologySpreadConstraints") {
+    let pair = |constraint: &At<'_>| {
+        format!("{{{}, {}}}", constraint.text("topologyKey"), constraint.text("whenUnsatisfiable"))
+    };
+    let pairs: Vec<String> =
+        spec.items("topologySpreadConstraints").map(|constraint| pair(&constraint)).collect();
+    for (index, constraint) in spec.items("topologySpreadConstraints").enumerate() {
         if constraint.integer("maxSkew").unwrap_or(0) <= 0 {
             let shown = constraint.integer("maxSkew").unwrap_or(0);
             errors.push(FieldError::invalid(
@@ -157,15 +161,23 @@ fn spread(spec: &At<'_>, errors: &mut Vec<FieldError>) {
             ));
         }
         topology_key(&constraint, errors);
-        constraint.demand_choice("whenUnsatisfiable", &["DoNotSchedule", "ScheduleAnyway"], errors);
-        let key = (constraint.text("topologyKey"), constraint.text("whenUnsatisfiable"));
-        if seen.contains(&key) {
-            let pair = format!("{{{}, {}}}", key.0, key.1);
-            errors.push(FieldError::duplicate(constraint.path_of("{topologyKey, whenUnsatisfiable}"), pair));
+        let action = constraint.text("whenUnsatisfiable");
+        if !matches!(action, "DoNotSchedule" | "ScheduleAnyway") {
+            let path = constraint.path_of("whenUnsatisfiable");
+            errors.push(FieldError::not_supported(path, action, &["DoNotSchedule", "ScheduleAnyway"]));
         }
-        seen.push(key);
+        if pairs[index + 1..].contains(&pairs[index]) {
+            errors.push(FieldError::duplicate(
+                constraint.path_of("{topologyKey, whenUnsatisfiable}"),
+                pairs[index].clone(),
+            ));
+        }
         if constraint.integer("minDomains").is_some_and(|domains| domains <= 0) {
             errors.push(constraint.invalid("minDomains", "must be greater than zero"));
+        }
+        if constraint.has("minDomains") && action != "DoNotSchedule" {
+            let message = format!("can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {action}");
+            errors.push(constraint.invalid("minDomains", message));
         }
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             constraint.check_choice(policy, &["Honor", "Ignore"], errors);
@@ -273,6 +285,28 @@ mod tests {
                 "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
                 "spec.affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].weight: Invalid value: 0: must be in the range 1-100",
                 "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0].topologyKey: Required value: can not be empty",
+            ],
+        );
+    }
+
+    #[test]
+    fn spreading_says_over_what_and_how_far() {
+        check(
+            json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]}),
+            &[],
+        );
+        check(
+            json!({"topologySpreadConstraints": [
+                {"maxSkew": 0, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "minDomains": 2},
+                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"},
+                {"maxSkew": 1, "whenUnsatisfiable": "Maybe"},
+            ]}),
+            &[
+                "spec.topologySpreadConstraints[0].maxSkew: Invalid value: 0: must be greater than zero",
+                "spec.topologySpreadConstraints[0].{topologyKey, whenUnsatisfiable}: Duplicate value: \"{zone, ScheduleAnyway}\"",
+                "spec.topologySpreadConstraints[0].minDomains: Invalid value: 2: can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ScheduleAnyway",
+                "spec.topologySpreadConstraints[2].topologyKey: Required value: can not be empty",
+                "spec.topologySpreadConstraints[2].whenUnsatisfiable: Unsupported value: \"Maybe\": supported values: \"DoNotSchedule\", \"ScheduleAnyway\"",
             ],
         );
     }

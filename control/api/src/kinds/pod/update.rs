@@ -50,10 +50,10 @@ fn deadline(new: &At<'_>, old: &At<'_>, errors: &mut Vec<FieldError>) {
             errors.push(new.invalid(KEY, names::out_of_range(0, i64::from(i32::MAX))));
         }
         (Some(now), Some(before)) if now > before => {
-            errors.push(new.invalid(KEY, "must be less than or equal to previous value"))
+            errors.push(new.invalid(KEY, "must be less than or equal to previous value"));
         }
         (None, Some(_)) => {
-            errors.push(new.invalid(KEY, "must not update from a positive integer to nil value"))
+            errors.push(new.invalid(KEY, "must not update from a positive integer to nil value"));
         }
         _ => {}
     }
@@ -178,7 +178,7 @@ mod tests {
         check(
             |spec| {
                 spec["tolerations"] =
-                    json!([{"key": "x", "operator": "Exists"}, {"key": "y", "operator": "Exists"}])
+                    json!([{"key": "x", "operator": "Exists"}, {"key": "y", "operator": "Exists"}]);
             },
             &[],
         );

@@ -130,7 +130,7 @@ fn downward_files(source: &At<'_>, errors: &mut Vec<FieldError>) {
                 reference.demand("resource", errors);
             }
             (None, None) => {
-                errors.push(item.required("fieldRef", "one of fieldRef and resourceFieldRef is required"))
+                errors.push(item.required("fieldRef", "one of fieldRef and resourceFieldRef is required"));
             }
         }
         mode(&item, "mode", errors);

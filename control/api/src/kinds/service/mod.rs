@@ -10,6 +10,7 @@ pub mod validation;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::at::At;
 use super::{field, metadata};
 use crate::status::FieldError;
 use crate::strategy::{Column, NameRule, Strategy};
@@ -88,6 +89,29 @@ impl Strategy for Service {
         columns::cells(object, now)
     }
 
+    fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some_and(|old| !metadata::spec_changed(new, old)) {
+            return Vec::new();
+        }
+        let spec = At::new(new, "").child("spec");
+        let mut warnings = Vec::new();
+        if validation::is_headless(&spec) {
+            if spec.len("externalIPs") > 0 {
+                warnings.push(r#"spec.externalIPs is ignored when spec.clusterIP is "None""#.to_owned());
+            }
+            if !spec.text("loadBalancerIP").is_empty() {
+                warnings.push(r#"spec.loadBalancerIP is ignored when spec.clusterIP is "None""#.to_owned());
+            }
+            if spec.text("sessionAffinity") == "ClientIP" {
+                warnings.push("spec.SessionAffinity is ignored for headless services".to_owned());
+            }
+        }
+        if !spec.text("externalName").is_empty() && spec.text("type") != "ExternalName" {
+            warnings.push(r#"spec.externalName is ignored when spec.type is not "ExternalName""#.to_owned());
+        }
+        warnings
+    }
+
     fn allow_create_on_update(&self) -> bool {
         true
     }
@@ -161,6 +185,20 @@ mod tests {
             json!({"type": "ExternalName", "externalName": "a.b"}),
             json!({"type": "ExternalName", "externalName": "a.b", "sessionAffinity": "None"}),
         );
+    }
+
+    #[test]
+    fn what_a_headless_service_ignores_is_said() {
+        let service =
+            json!({"spec": {"clusterIPs": ["None"], "sessionAffinity": "ClientIP", "externalName": "a"}});
+        assert_eq!(
+            Service.warnings(&service, None),
+            [
+                "spec.SessionAffinity is ignored for headless services",
+                r#"spec.externalName is ignored when spec.type is not "ExternalName""#
+            ]
+        );
+        assert!(Service.warnings(&service, Some(&service)).is_empty());
     }
 
     #[test]

@@ -82,7 +82,12 @@ fn by_type(spec: &At<'_>, kind: &str, errors: &mut Vec<FieldError>) {
             match name.strip_suffix('.').unwrap_or(name) {
                 "" => errors.push(spec.required("externalName", "")),
                 name => {
-                    metadata::invalid(errors, &spec.path_of("externalName"), name, names::dns_subdomain(name))
+                    metadata::invalid(
+                        errors,
+                        &spec.path_of("externalName"),
+                        name,
+                        names::dns_subdomain(name),
+                    );
                 }
             }
         }
@@ -185,14 +190,10 @@ fn cluster_ips(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     match listed.first() {
         None if !first.is_empty() => errors.push(spec.required("clusterIPs", "")),
         Some(_) if first.is_empty() => {
-            errors.push(FieldError::invalid(
-                spec.path_of("clusterIP"),
-                "",
-                "must be empty when `clusterIPs` is not specified",
-            ));
+            errors.push(spec.invalid("clusterIPs", "must be empty when `clusterIP` is not specified"));
         }
         Some(head) if *head != first => {
-            errors.push(spec.invalid("clusterIPs", "first value must match `clusterIP`"))
+            errors.push(spec.invalid("clusterIPs", "first value must match `clusterIP`"));
         }
         _ => {}
     }

@@ -42,3 +42,14 @@ pub fn default_template(object: &mut Value) {
 pub fn count(object: &Value, pointer: &str) -> i64 {
     field::integer(object, pointer).unwrap_or(0)
 }
+
+/// Warnings about the template, when it is new.
+#[must_use]
+pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
+    let template = |object: &Value| object.pointer("/spec/template").cloned();
+    if old.is_some_and(|old| template(old) == template(new)) {
+        Vec::new()
+    } else {
+        pod::warnings::of_template(new)
+    }
+}

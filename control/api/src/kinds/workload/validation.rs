@@ -67,7 +67,7 @@ fn validate_template(template: &At<'_>, errors: &mut Vec<FieldError>) {
 pub fn positive_amount(at: &At<'_>, key: &str, errors: &mut Vec<FieldError>) {
     match at.child(key).value {
         Value::String(text) => {
-            errors.extend(names::percent(text).into_iter().map(|message| at.invalid(key, message)))
+            errors.extend(names::percent(text).into_iter().map(|message| at.invalid(key, message)));
         }
         _ => at.check_not_negative(key, errors),
     }
