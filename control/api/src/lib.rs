@@ -8,6 +8,7 @@ pub mod decode;
 pub mod discovery;
 pub mod kinds;
 pub mod name;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod registry;
