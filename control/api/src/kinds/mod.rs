@@ -83,3 +83,63 @@ pub static IP_ADDRESS: ip_address::IpAddress = ip_address::IpAddress;
 pub static REVIEW: review::PassThrough = review::PassThrough { namespaced: false };
 /// Reviews in a namespace (LocalSubjectAccessReview) and subresource bodies.
 pub static LOCAL_REVIEW: review::PassThrough = review::PassThrough { namespaced: true };
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use crate::registry::RESOURCES;
+
+    /// Objects as broken as decoding lets them through: fields absent, `null`, empty.
+    fn bare_objects() -> Vec<Value> {
+        vec![
+            json!({}),
+            json!({"metadata": null, "spec": null, "status": null}),
+            json!({"metadata": {}, "spec": {}, "status": {}}),
+            json!({"metadata": {"labels": null}, "spec": {"template": null, "ports": null, "containers": [{}]}, "subsets": [{}], "endpoints": [{}]}),
+        ]
+    }
+
+    #[test]
+    fn every_kind_survives_bare_objects_and_fills_its_columns() {
+        for resource in RESOURCES {
+            let strategy = resource.strategy;
+            for bare in bare_objects() {
+                let mut object = bare.clone();
+                strategy.default(&mut object);
+                let once = object.clone();
+                strategy.default(&mut object);
+                assert_eq!(object, once, "defaults of {resource:?} must be idempotent");
+                strategy.prepare_create(&mut object);
+                let _ = strategy.validate_create(&object);
+                let _ = strategy.warnings(&object, None);
+                strategy.prepare_update(&mut object, &bare);
+                let _ = strategy.validate_update(&object, &bare);
+                strategy.prepare_status_update(&mut object, &bare);
+                let _ = strategy.validate_status_update(&object, &bare);
+                let row = strategy.cells(&object, Timestamp::UNIX_EPOCH);
+                assert_eq!(row.len(), strategy.columns().len(), "{resource:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn selectable_fields_do_not_depend_on_the_object() {
+        let names = |resource: &crate::Resource, object: &Value| -> Vec<&'static str> {
+            resource.strategy.selectable_fields(object).into_iter().map(|(name, _)| name).collect()
+        };
+        for resource in RESOURCES {
+            assert_eq!(names(resource, &Value::Null), names(resource, &json!({"spec": {"nodeName": "n"}})), "{resource:?}");
+        }
+    }
+
+    #[test]
+    fn rows_and_strategies_agree_on_scope() {
+        for resource in RESOURCES {
+            assert_eq!(resource.namespaced, resource.strategy.namespaced(), "{resource:?}");
+            let status = resource.subresource("status").is_some();
+            assert_eq!(status, resource.strategy.has_status(), "{resource:?}: status subresource");
+        }
+    }
+}
