@@ -285,7 +285,7 @@ mod tests {
             "jane",
             "get",
             "shop",
-            Err(r#"RBAC: [role.rbac.authorization.k8s.io "r" not found, clusterrole.rbac.authorization.k8s.io "c" not found]"#),
+            Err(r#"RBAC: [clusterrole.rbac.authorization.k8s.io "c" not found, role.rbac.authorization.k8s.io "r" not found]"#),
         );
         check(&objects, "jane", "get", "blog", Err(r#"RBAC: clusterrole.rbac.authorization.k8s.io "c" not found"#));
     }

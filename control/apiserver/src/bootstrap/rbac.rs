@@ -38,34 +38,34 @@ pub fn reconciled(existing: &Value, desired: &Value) -> Option<Value> {
     let mut next = existing.clone();
     for part in ["labels", "annotations"] {
         for (key, value) in desired["metadata"][part].as_object().into_iter().flatten() {
-            if next["metadata"][part][key].is_null() {
+            if existing["metadata"][part][key].is_null() {
                 next["metadata"][part][key] = value.clone();
             }
         }
     }
     if desired["aggregationRule"].is_object() {
-        if next["aggregationRule"].is_null() {
+        if existing["aggregationRule"].is_null() {
             next["aggregationRule"] = desired["aggregationRule"].clone();
         }
     } else if desired["rules"].is_array() {
         let held = Rule::list_from_json(&existing["rules"]);
         if !uncovered(&held, &Rule::list_from_json(&desired["rules"])).is_empty() {
-            merge_missing(&mut next["rules"], &desired["rules"]);
+            merge_missing(&mut next, "rules", &desired["rules"]);
         }
     }
-    merge_missing(&mut next["subjects"], &desired["subjects"]);
+    merge_missing(&mut next, "subjects", &desired["subjects"]);
     (next != *existing).then_some(next)
 }
 
-/// Appends to `list` those items of `wanted` that it lacks.
-fn merge_missing(list: &mut Value, wanted: &Value) {
+/// Appends to the list `field` those items of `wanted` that it lacks.
+fn merge_missing(object: &mut Value, field: &str, wanted: &Value) {
     let wanted = wanted.as_array().map(Vec::as_slice).unwrap_or_default();
     if wanted.is_empty() {
         return;
     }
-    let mut items = list.as_array().cloned().unwrap_or_default();
+    let mut items = object[field].as_array().cloned().unwrap_or_default();
     items.extend(wanted.iter().filter(|item| !items.contains(item)).cloned().collect::<Vec<_>>());
-    *list = items.into();
+    object[field] = items.into();
 }
 
 fn role(row: &RoleRow) -> Value {
