@@ -133,7 +133,7 @@ fn mount_token(pod: &mut Value, suffix: &str) {
     let name = present.clone().unwrap_or_else(|| format!("{VOLUME_PREFIX}{suffix}"));
     let mut mounted = false;
     for list in ["initContainers", "containers"] {
-        for container in spec[list].as_array_mut().into_iter().flatten() {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             mounted |= mount(container, &name);
         }
     }
@@ -226,6 +226,14 @@ mod tests {
             );
             assert_eq!(wants, expected, "{pod} {account}");
         }
+    }
+
+    #[test]
+    fn a_pod_without_init_containers_gets_no_such_field() {
+        let mut pod = json!({"spec": {"containers": [{"name": "a"}]}});
+        mount_token(&mut pod, "bcdfg");
+        let fields: Vec<&str> = pod["spec"].as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(fields, ["containers", "volumes"]);
     }
 
     #[test]
