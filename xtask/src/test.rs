@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use crate::flags::{Profile, Suite, TestArgs};
 use crate::{build, scenarios, setup, tree};
 
-/// Crates whose tests put packets through the programs in the kernel; the rest is `unit`.
-const PACKET_TESTS: &[&str] = &["--package", "datapath", "--test", "golden"];
+/// The crates whose tests put packets through the stages on the host and through the programs in the kernel.
+const PACKET_TESTS: &[&str] = &["--package", "pipeline", "--package", "golden"];
 
 /// How many tests passed and failed.
 #[derive(Default, Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,7 +35,6 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         count += cargo_test(&["--workspace"])?;
     }
     if matches!(args.suite, Suite::Packets) {
-        count += cargo_test(&["--package", "pipeline"])?;
         count += cargo_test(PACKET_TESTS)?;
     }
     if matches!(args.suite, Suite::Cluster | Suite::All) {
