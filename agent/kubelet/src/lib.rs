@@ -4,12 +4,16 @@ pub mod cgroup;
 pub mod config;
 pub mod containerd;
 pub mod environment;
+pub mod host;
 pub mod logs;
+pub mod objects;
 pub mod oci;
 pub mod podnet;
 pub mod pods;
+pub mod probes;
 pub mod quantity;
 pub mod sandbox;
+pub mod volumes;
 
 use std::sync::Arc;
 

@@ -86,7 +86,7 @@ impl Decision {
                 self.wake_at(*retry_at);
                 false
             }
-            Step::Running | Step::Done(_) => false,
+            Step::Running { .. } | Step::Done(_) => false,
         }
     }
 }
@@ -289,7 +289,7 @@ fn wind_down(state: &PodState, now: Timestamp, decision: &mut Decision) {
             live += usize::from(stop(state, container, deadline.max(later(now, MINIMUM_GRACE)), decision));
         }
     }
-    let preparing = state.sandbox == Step::Running || state.volumes == Step::Running;
+    let preparing = state.sandbox.running() || state.volumes.running();
     if live > 0 || preparing {
         return;
     }

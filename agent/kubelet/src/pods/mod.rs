@@ -1,6 +1,10 @@
 //! Pods of this node: state, decision, status, and the actor that joins them with the effects.
 
+pub mod actor;
 pub mod backoff;
 pub mod decide;
+pub mod effects;
+pub mod record;
 pub mod state;
 pub mod status;
+pub mod status_writer;

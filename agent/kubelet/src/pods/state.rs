@@ -83,7 +83,10 @@ pub enum Step<T> {
     #[default]
     Absent,
     /// An effect is at it.
-    Running,
+    Running {
+        /// How often it failed in a row before.
+        failures: u32,
+    },
     /// Done.
     Done(T),
     /// Failed; to be tried again at `retry_at`.
@@ -103,20 +106,27 @@ impl<T> Step<T> {
         if let Self::Done(value) = self { Some(value) } else { None }
     }
 
+    /// Whether an effect is at it.
+    pub fn running(&self) -> bool {
+        matches!(self, Self::Running { .. })
+    }
+
+    /// An effect is at it from now on.
+    pub fn begin(&mut self) {
+        let failures = if let Self::Failed { failures, .. } = self { *failures } else { 0 };
+        *self = Self::Running { failures };
+    }
+
     /// Takes the outcome of an effect; failures wait 1, 2, 4, .. 30 seconds.
-    pub fn finish(&mut self, outcome: Result<T, String>, failures_before: u32, now: Timestamp) {
+    pub fn finish(&mut self, outcome: Result<T, String>, now: Timestamp) {
+        let failures = if let Self::Running { failures } = self { *failures } else { 0 };
         *self = match outcome {
             Ok(value) => Self::Done(value),
             Err(message) => {
-                let wait = Duration::from_secs(30.min(1 << failures_before.min(5)));
-                Self::Failed { message, retry_at: later(now, wait), failures: failures_before + 1 }
+                let wait = Duration::from_secs(30.min(1 << failures.min(5)));
+                Self::Failed { message, retry_at: later(now, wait), failures: failures + 1 }
             }
         };
-    }
-
-    /// Failures in a row so far.
-    pub fn failures(&self) -> u32 {
-        if let Self::Failed { failures, .. } = self { *failures } else { 0 }
     }
 }
 
