@@ -37,7 +37,7 @@ pub fn count_generation(new: &mut Value, old: &Value, changed: bool) {
     match field::integer(old, "/metadata/generation") {
         None if !changed => {
             if let Some(metadata) = field::existing_mut(new, "/metadata") {
-                metadata.remove("generation");
+                metadata.shift_remove("generation");
             }
         }
         generation => set_generation(new, generation.unwrap_or(0) + i64::from(changed)),

@@ -130,7 +130,11 @@ mod tests {
             resource.strategy.selectable_fields(object).into_iter().map(|(name, _)| name).collect()
         };
         for resource in RESOURCES {
-            assert_eq!(names(resource, &Value::Null), names(resource, &json!({"spec": {"nodeName": "n"}})), "{resource:?}");
+            assert_eq!(
+                names(resource, &Value::Null),
+                names(resource, &json!({"spec": {"nodeName": "n"}})),
+                "{resource:?}"
+            );
         }
     }
 

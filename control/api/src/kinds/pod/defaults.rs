@@ -35,6 +35,7 @@ pub fn pod(object: &mut Value) {
 /// Defaults of the spec of a pod or a pod template.
 pub fn pod_spec(spec: &mut Value) {
     if let Some(map) = spec.as_object_mut() {
+        field::drop_zeros(map, &["hostIPC", "hostNetwork", "hostPID"]);
         field::set_if_zero(map, "restartPolicy", "Always");
         field::set_if_absent(map, "terminationGracePeriodSeconds", TERMINATION_GRACE_PERIOD_SECONDS);
         field::set_if_zero(map, "dnsPolicy", "ClusterFirst");
@@ -71,7 +72,13 @@ fn default_container(container: &mut Value) {
     let policy = default_pull_policy(field::text(container, "/image"));
     for port in field::list_mut(container, "/ports") {
         if let Some(port) = port.as_object_mut() {
+            field::drop_zeros(port, &["hostPort"]);
             field::set_if_zero(port, "protocol", "TCP");
+        }
+    }
+    for mount in field::list_mut(container, "/volumeMounts") {
+        if let Some(mount) = mount.as_object_mut() {
+            field::drop_zeros(mount, &["readOnly"]);
         }
     }
     for variable in field::list_mut(container, "/env") {
@@ -86,6 +93,7 @@ fn default_container(container: &mut Value) {
         default_http_get(container.pointer_mut(hook));
     }
     let Some(map) = container.as_object_mut() else { return };
+    field::drop_zeros(map, &["stdin", "stdinOnce", "tty"]);
     default_resources(Some(map.entry("resources").or_insert_with(|| json!({}))));
     field::set_if_zero(map, "terminationMessagePath", "/dev/termination-log");
     field::set_if_zero(map, "terminationMessagePolicy", "File");
@@ -109,6 +117,7 @@ fn default_probe(probe: &mut Value) {
         field::set_if_absent(grpc, "service", "");
     }
     if let Some(map) = probe.as_object_mut() {
+        field::drop_zeros(map, &["initialDelaySeconds"]);
         for (key, value) in
             [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
         {
@@ -273,6 +282,18 @@ mod tests {
                 "enableServiceLinks": true,
             }),
         );
+    }
+
+    #[test]
+    fn zeros_of_value_fields_are_as_good_as_absent() {
+        let mut spec = json!({"hostPID": false, "terminationGracePeriodSeconds": 0, "containers": [
+            {"name": "a", "image": "b:1", "tty": false, "volumeMounts": [{"name": "v", "readOnly": false}], "ports": [{"containerPort": 1, "hostPort": 0}]},
+        ]});
+        pod_spec(&mut spec);
+        assert_eq!((spec.get("hostPID"), &spec["terminationGracePeriodSeconds"]), (None, &json!(0)));
+        let container = &spec["containers"][0];
+        assert_eq!((container.get("tty"), &container["volumeMounts"]), (None, &json!([{"name": "v"}])));
+        assert_eq!(container["ports"], json!([{"containerPort": 1, "protocol": "TCP"}]));
     }
 
     #[test]
