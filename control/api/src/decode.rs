@@ -28,14 +28,21 @@ pub enum MediaType {
 
 impl MediaType {
     /// The media types that can be read, as error messages list them.
-    pub const ACCEPTED: [&'static str; 3] = ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+    pub const ACCEPTED: [&'static str; 3] =
+        ["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
 
     /// From a `Content-Type` header; absent means JSON.
     ///
     /// # Errors
     /// 415 for anything else.
     pub fn of(content_type: Option<&str>) -> Result<Self, ApiError> {
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         match essence.as_str() {
             "" | "application/json" => Ok(Self::Json),
             "application/yaml" => Ok(Self::Yaml),
@@ -68,7 +75,11 @@ impl FieldValidation {
             "Ignore" => Ok(Self::Ignore),
             "Strict" => Ok(Self::Strict),
             other => {
-                let error = crate::FieldError::not_supported("fieldValidation", other, &["", "Ignore", "Strict", "Warn"]);
+                let error = crate::FieldError::not_supported(
+                    "fieldValidation",
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                );
                 Err(ApiError::invalid(("meta.k8s.io", "CreateOptions"), "", vec![error]))
             }
         }
@@ -103,13 +114,25 @@ impl Target {
     /// The kind of a resource's objects.
     #[must_use]
     pub fn of(row: &Resource) -> Self {
-        Self { group: row.group, version: row.version, kind: row.kind, type_name: row.type_name, any_version: false }
+        Self {
+            group: row.group,
+            version: row.version,
+            kind: row.kind,
+            type_name: row.type_name,
+            any_version: false,
+        }
     }
 
     /// The kind that a subresource takes.
     #[must_use]
     pub fn subresource(sub: &Subresource) -> Self {
-        Self { group: sub.group, version: sub.version, kind: sub.kind, type_name: sub.type_name, any_version: false }
+        Self {
+            group: sub.group,
+            version: sub.version,
+            kind: sub.kind,
+            type_name: sub.type_name,
+            any_version: false,
+        }
     }
 }
 
@@ -137,13 +160,20 @@ pub enum SchemaError {
 ///
 /// # Errors
 /// 400: malformed, of another kind, of wrong types, or with unknown or duplicate fields under `Strict`.
-pub fn body(bytes: &[u8], media: MediaType, target: &Target, validation: FieldValidation) -> Result<Decoded, ApiError> {
+pub fn body(
+    bytes: &[u8],
+    media: MediaType,
+    target: &Target,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
     let (object, duplicates) = match media {
         MediaType::Json => syntax::json(bytes).map_err(|e| {
             unrecognized(target, &format!("couldn't get version/kind; json parse error: {e}"), bytes)
         })?,
         MediaType::Yaml => syntax::yaml(bytes).map_err(|e| unrecognized(target, &e, bytes))?,
-        MediaType::Protobuf => (protobuf::decode(bytes, target).map_err(|e| unrecognized(target, &e, bytes))?, Vec::new()),
+        MediaType::Protobuf => {
+            (protobuf::decode(bytes, target).map_err(|e| unrecognized(target, &e, bytes))?, Vec::new())
+        }
     };
     let (mut object, given) = identify(object, target, bytes)?;
     match conform(&mut object, target.type_name, validation, duplicates) {
@@ -201,8 +231,13 @@ struct Given {
 
 /// Fills in `apiVersion` and `kind` and refuses a body of another kind.
 fn identify(object: Value, target: &Target, bytes: &[u8]) -> Result<(Value, Given), ApiError> {
-    let parse_error =
-        |what: String| unrecognized(target, &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what}"), bytes);
+    let parse_error = |what: String| {
+        unrecognized(
+            target,
+            &format!("couldn't get version/kind; json parse error: json: cannot unmarshal {what}"),
+            bytes,
+        )
+    };
     let Value::Object(mut map) = object else {
         let what = conform::go_kind(&object);
         return Err(parse_error(format!(
@@ -212,14 +247,20 @@ fn identify(object: Value, target: &Target, bytes: &[u8]) -> Result<(Value, Give
     let text = |key: &str| match map.get(key) {
         None | Some(Value::Null) => Ok(String::new()),
         Some(Value::String(text)) => Ok(text.clone()),
-        Some(other) => Err(parse_error(format!("{} into Go struct field .{key} of type string", conform::go_kind(other)))),
+        Some(other) => Err(parse_error(format!(
+            "{} into Go struct field .{key} of type string",
+            conform::go_kind(other)
+        ))),
     };
     let (api_version, kind) = (text("apiVersion")?, text("kind")?);
     if api_version.matches('/').count() > 1 {
         return Err(unrecognized(target, &format!("unexpected GroupVersion string: {api_version}"), bytes));
     }
-    let (group, version) =
-        if api_version.is_empty() { (target.group, target.version) } else { registry::split_api_version(&api_version) };
+    let (group, version) = if api_version.is_empty() {
+        (target.group, target.version)
+    } else {
+        registry::split_api_version(&api_version)
+    };
     let given = Given {
         group: group.to_owned(),
         version: version.to_owned(),
@@ -229,7 +270,11 @@ fn identify(object: Value, target: &Target, bytes: &[u8]) -> Result<(Value, Give
     map.shift_remove("apiVersion");
     map.shift_remove("kind");
     let mut object = serde_json::Map::with_capacity(map.len() + 2);
-    let api_version = if target.any_version { registry::api_version(&given.group, &given.version) } else { registry::api_version(target.group, target.version) };
+    let api_version = if target.any_version {
+        registry::api_version(&given.group, &given.version)
+    } else {
+        registry::api_version(target.group, target.version)
+    };
     object.insert("apiVersion".into(), api_version.into());
     object.insert("kind".into(), target.kind.into());
     object.append(&mut map);
@@ -256,8 +301,12 @@ fn check_kind(given: &Given, target: &Target) -> Result<(), ApiError> {
             "the API version in the data ({version}) does not match the expected API version ({expected})"
         )));
     }
-    let package = if target.group.is_empty() { "core" } else { target.group.split('.').next().unwrap_or_default() };
-    let message = format!("converting ({}.{}) to ({package}.{}): unknown conversion", given.version, given.kind, target.kind);
+    let package =
+        if target.group.is_empty() { "core" } else { target.group.split('.').next().unwrap_or_default() };
+    let message = format!(
+        "converting ({}.{}) to ({package}.{}): unknown conversion",
+        given.version, given.kind, target.kind
+    );
     Err(cannot_be_handled(target, given, &message))
 }
 
@@ -271,7 +320,11 @@ fn cannot_be_handled(target: &Target, given: &Given, why: &str) -> ApiError {
 }
 
 fn unrecognized(target: &Target, why: &str, bytes: &[u8]) -> ApiError {
-    ApiError::bad_request(format!("the object provided is unrecognized (must be of type {}): {why} ({})", target.kind, summary(bytes)))
+    ApiError::bad_request(format!(
+        "the object provided is unrecognized (must be of type {}): {why} ({})",
+        target.kind,
+        summary(bytes)
+    ))
 }
 
 /// The start of a body: as text when it looks like JSON, else as hex.

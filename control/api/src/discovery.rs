@@ -22,7 +22,8 @@ pub fn api_versions(server_address: &str) -> Value {
 /// `GET /apis`, old form.
 #[must_use]
 pub fn api_group_list() -> Value {
-    let groups: Vec<Value> = groups().into_iter().filter(|g| !g.is_empty()).map(|group| group_body(group).into()).collect();
+    let groups: Vec<Value> =
+        groups().into_iter().filter(|g| !g.is_empty()).map(|group| group_body(group).into()).collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
@@ -214,7 +215,10 @@ mod tests {
     fn apps_has_scale_of_autoscaling() {
         let list = api_resource_list("apps", "v1").unwrap();
         let scale = entry(&list, "deployments/scale");
-        assert_eq!((&scale["group"], &scale["version"], &scale["kind"]), (&json!("autoscaling"), &json!("v1"), &json!("Scale")));
+        assert_eq!(
+            (&scale["group"], &scale["version"], &scale["kind"]),
+            (&json!("autoscaling"), &json!("v1"), &json!("Scale"))
+        );
         assert_eq!(entry(&list, "deployments")["storageVersionHash"], "8aSe+NMegvE=");
     }
 
@@ -224,9 +228,21 @@ mod tests {
         assert_eq!(core["items"].as_array().unwrap().len(), 1);
         assert_eq!(core["items"][0]["versions"][0]["version"], "v1");
         let groups = aggregated(Root::Groups);
-        let names: Vec<&str> = groups["items"].as_array().unwrap().iter().map(|g| g["metadata"]["name"].as_str().unwrap()).collect();
-        assert!(names.contains(&"apps") && names.contains(&"rbac.authorization.k8s.io") && !names.contains(&""));
-        let pods = core["items"][0]["versions"][0]["resources"].as_array().unwrap().iter().find(|r| r["resource"] == "pods").unwrap();
+        let names: Vec<&str> = groups["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|g| g["metadata"]["name"].as_str().unwrap())
+            .collect();
+        assert!(
+            names.contains(&"apps") && names.contains(&"rbac.authorization.k8s.io") && !names.contains(&"")
+        );
+        let pods = core["items"][0]["versions"][0]["resources"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|r| r["resource"] == "pods")
+            .unwrap();
         assert_eq!(pods["responseKind"], json!({"group": "", "version": "v1", "kind": "Pod"}));
         assert_eq!(pods["scope"], "Namespaced");
         assert!(pods["subresources"].as_array().unwrap().iter().any(|s| s["subresource"] == "exec"));
@@ -234,9 +250,15 @@ mod tests {
 
     #[test]
     fn old_group_documents() {
-        assert_eq!(api_group("apps").unwrap()["preferredVersion"], json!({"groupVersion": "apps/v1", "version": "v1"}));
+        assert_eq!(
+            api_group("apps").unwrap()["preferredVersion"],
+            json!({"groupVersion": "apps/v1", "version": "v1"})
+        );
         assert!(api_group("").is_none() && api_group("nope").is_none());
         assert_eq!(api_group_list()["groups"][0]["name"], "apps");
-        assert_eq!(api_versions("172.30.0.2:6443")["serverAddressByClientCIDRs"][0]["serverAddress"], "172.30.0.2:6443");
+        assert_eq!(
+            api_versions("172.30.0.2:6443")["serverAddressByClientCIDRs"][0]["serverAddress"],
+            "172.30.0.2:6443"
+        );
     }
 }

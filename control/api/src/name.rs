@@ -31,7 +31,10 @@ mod tests {
     #[test]
     fn generated_names_are_labels_and_follow_the_random_bytes() {
         assert_eq!(generate_name("web-", [0; 8]), "web-bbbbb");
-        assert_ne!(generate_name("web-", [1, 2, 3, 4, 5, 6, 7, 8]), generate_name("web-", [8, 7, 6, 5, 4, 3, 2, 1]));
+        assert_ne!(
+            generate_name("web-", [1, 2, 3, 4, 5, 6, 7, 8]),
+            generate_name("web-", [8, 7, 6, 5, 4, 3, 2, 1])
+        );
         let long = generate_name(&"a".repeat(100), [255; 8]);
         assert!(crate::kinds::names::dns_label(&long).is_empty());
         assert_eq!(long.len(), 63);

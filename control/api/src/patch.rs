@@ -27,15 +27,24 @@ pub enum Kind {
 
 impl Kind {
     /// The media types that can be read, as error messages list them.
-    pub const ACCEPTED: [&'static str; 3] =
-        ["application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json"];
+    pub const ACCEPTED: [&'static str; 3] = [
+        "application/json-patch+json",
+        "application/merge-patch+json",
+        "application/strategic-merge-patch+json",
+    ];
 
     /// From a `Content-Type` header.
     ///
     /// # Errors
     /// 415 for anything else.
     pub fn of(content_type: Option<&str>) -> Result<Self, ApiError> {
-        let essence = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let essence = content_type
+            .unwrap_or_default()
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         match Self::ACCEPTED.iter().position(|accepted| *accepted == essence) {
             Some(0) => Ok(Self::Json),
             Some(1) => Ok(Self::Merge),
@@ -49,8 +58,15 @@ impl Kind {
 ///
 /// # Errors
 /// 400 for a malformed patch, 413 for one with too many operations, 422 when it does not apply or its result does not fit the schema.
-pub fn apply(current: &Value, body: &[u8], kind: Kind, target: &Target, validation: FieldValidation) -> Result<Decoded, ApiError> {
-    let (patch, duplicates) = decode::json_value(body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+pub fn apply(
+    current: &Value,
+    body: &[u8],
+    kind: Kind,
+    target: &Target,
+    validation: FieldValidation,
+) -> Result<Decoded, ApiError> {
+    let (patch, duplicates) =
+        decode::json_value(body).map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
     let mut object = match kind {
         Kind::Json => json_patch(current, &patch)?,
         Kind::Merge => merge_patch(current, &patch)?,
@@ -63,7 +79,10 @@ pub fn apply(current: &Value, body: &[u8], kind: Kind, target: &Target, validati
     let refused = |object: &Value, why: String| {
         ApiError::invalid(("", ""), "", vec![FieldError::invalid("patch", shown(object), why)])
     };
-    for (key, expected) in [("apiVersion", crate::registry::api_version(target.group, target.version)), ("kind", target.kind.into())] {
+    for (key, expected) in [
+        ("apiVersion", crate::registry::api_version(target.group, target.version)),
+        ("kind", target.kind.into()),
+    ] {
         if object.get(key).is_some_and(|given| given != expected.as_str()) && !target.any_version {
             let why = format!("{key} may not be changed to {}", object[key]);
             return Err(refused(&object, why));
@@ -83,7 +102,8 @@ fn go_print(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(go_print).collect::<Vec<_>>().join(" ")),
         Value::Object(map) => {
-            let mut entries: Vec<String> = map.iter().map(|(key, value)| format!("{key}:{}", go_print(value))).collect();
+            let mut entries: Vec<String> =
+                map.iter().map(|(key, value)| format!("{key}:{}", go_print(value))).collect();
             entries.sort();
             format!("map[{}]", entries.join(" "))
         }
@@ -139,7 +159,12 @@ mod tests {
             r#" "" is invalid: patch: Invalid value: "map[spec:map[replicas:x]]": json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"#,
         );
         let error = run(Kind::Merge, r#"{"spec":{"replcas":3}}"#, FieldValidation::Strict).unwrap_err();
-        assert!(error.message.starts_with(r#" "" is invalid: patch: Invalid value: "{\"apiVersion\":\"apps/v1\""#), "{error}");
+        assert!(
+            error
+                .message
+                .starts_with(r#" "" is invalid: patch: Invalid value: "{\"apiVersion\":\"apps/v1\""#),
+            "{error}"
+        );
         assert!(error.message.ends_with(r#"strict decoding error: unknown field "spec.replcas""#), "{error}");
         refused(
             Kind::Merge,
@@ -153,21 +178,36 @@ mod tests {
 
     #[test]
     fn lenient_patches_drop_what_is_unknown_and_warn() {
-        let patched = run(Kind::Strategic, r#"{"spec":{"replcas":3,"replicas":2,"replicas":4}}"#, FieldValidation::Warn).unwrap();
+        let patched = run(
+            Kind::Strategic,
+            r#"{"spec":{"replcas":3,"replicas":2,"replicas":4}}"#,
+            FieldValidation::Warn,
+        )
+        .unwrap();
         assert_eq!(patched.object["spec"]["replicas"], 4);
-        assert_eq!(patched.warnings, [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.replcas""#]);
+        assert_eq!(
+            patched.warnings,
+            [r#"duplicate field "spec.replicas""#, r#"unknown field "spec.replcas""#]
+        );
         assert!(patched.object["spec"].get("replcas").is_none());
     }
 
     #[test]
     fn each_kind_patches() {
         for (kind, patch) in [
-            (Kind::Json, r#"[{"op":"replace","path":"/spec/replicas","value":3},{"op":"remove","path":"/metadata/labels/a"}]"#),
+            (
+                Kind::Json,
+                r#"[{"op":"replace","path":"/spec/replicas","value":3},{"op":"remove","path":"/metadata/labels/a"}]"#,
+            ),
             (Kind::Merge, r#"{"spec":{"replicas":3},"metadata":{"labels":{"a":null}}}"#),
             (Kind::Strategic, r#"{"spec":{"replicas":3},"metadata":{"labels":{"a":null}}}"#),
         ] {
             let patched = run(kind, patch, FieldValidation::Strict).unwrap().object;
-            assert_eq!((&patched["spec"]["replicas"], &patched["metadata"]["labels"]), (&json!(3), &json!({})), "{kind:?}");
+            assert_eq!(
+                (&patched["spec"]["replicas"], &patched["metadata"]["labels"]),
+                (&json!(3), &json!({})),
+                "{kind:?}"
+            );
         }
     }
 

@@ -79,7 +79,10 @@ impl Quantity {
     /// A whole number of thousandths.
     #[must_use]
     pub fn from_millis(millis: i64) -> Self {
-        Self { nanos: (i128::from(millis) * (NANOS / 1000)).clamp(-MAX_NANOS, MAX_NANOS), format: Format::DecimalSi }
+        Self {
+            nanos: (i128::from(millis) * (NANOS / 1000)).clamp(-MAX_NANOS, MAX_NANOS),
+            format: Format::DecimalSi,
+        }
     }
 
     /// Base units (bytes, cores), rounded away from zero.
@@ -321,7 +324,13 @@ mod tests {
 
     #[test]
     fn values_round_away_from_zero() {
-        for (text, value, milli) in [("100m", 1, 100), ("1.5", 2, 1500), ("1Gi", 1 << 30, (1 << 30) * 1000), ("-0.5", -1, -500), ("1u", 1, 1)] {
+        for (text, value, milli) in [
+            ("100m", 1, 100),
+            ("1.5", 2, 1500),
+            ("1Gi", 1 << 30, (1 << 30) * 1000),
+            ("-0.5", -1, -500),
+            ("1u", 1, 1),
+        ] {
             let quantity = Quantity::parse(text).unwrap();
             assert_eq!((quantity.value(), quantity.milli_value()), (value, milli), "{text}");
         }

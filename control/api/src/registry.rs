@@ -87,7 +87,11 @@ impl Resource {
     /// The store's key of one object. `namespace` is ignored by cluster-scoped resources.
     #[must_use]
     pub fn key(&self, namespace: &str, name: &str) -> String {
-        if self.namespaced { format!("{}/{namespace}/{name}", self.storage_prefix) } else { format!("{}/{name}", self.storage_prefix) }
+        if self.namespaced {
+            format!("{}/{namespace}/{name}", self.storage_prefix)
+        } else {
+            format!("{}/{name}", self.storage_prefix)
+        }
     }
 
     /// The prefix of the keys of all objects, or of those in one namespace. Ends in `/`.

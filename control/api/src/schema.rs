@@ -144,9 +144,15 @@ mod tests {
         assert_eq!(*shape("io.k8s.api.apps.v1.DeploymentSpec", "replicas"), Shape::Int32);
         assert_eq!(*shape("io.k8s.api.core.v1.Secret", "data"), Shape::Map(Box::new(Shape::Bytes)));
         assert_eq!(*shape("io.k8s.api.core.v1.Container", "command"), Shape::List(Box::new(text)));
-        assert_eq!(*shape("io.k8s.api.core.v1.ResourceRequirements", "limits"), Shape::Map(Box::new(Shape::Quantity)));
+        assert_eq!(
+            *shape("io.k8s.api.core.v1.ResourceRequirements", "limits"),
+            Shape::Map(Box::new(Shape::Quantity))
+        );
         assert_eq!(*shape("io.k8s.api.core.v1.ServicePort", "targetPort"), Shape::IntOrString);
-        assert_eq!(*shape("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp"), Shape::Time);
+        assert_eq!(
+            *shape("io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta", "creationTimestamp"),
+            Shape::Time
+        );
         assert_eq!(*shape("io.k8s.api.coordination.v1.LeaseSpec", "renewTime"), Shape::MicroTime);
         assert_eq!(*shape("io.k8s.api.apps.v1.ControllerRevision", "data"), Shape::Any);
         assert_eq!(*shape("io.k8s.apimachinery.pkg.apis.meta.v1.ManagedFieldsEntry", "fieldsV1"), Shape::Any);

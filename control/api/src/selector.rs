@@ -63,14 +63,20 @@ impl Requirement {
     ///
     /// # Errors
     /// The first field that is wrong, in upstream's words.
-    pub fn new(key: impl Into<String>, operator: Operator, mut values: Vec<String>) -> Result<Self, FieldError> {
+    pub fn new(
+        key: impl Into<String>,
+        operator: Operator,
+        mut values: Vec<String>,
+    ) -> Result<Self, Box<FieldError>> {
         let key = key.into();
         let wrong = names::qualified_name(&key);
         if !wrong.is_empty() {
-            return Err(FieldError::invalid("key", key, wrong.join("; ")));
+            return Err(Box::new(FieldError::invalid("key", key, wrong.join("; "))));
         }
         let count = match operator {
-            Operator::In | Operator::NotIn if values.is_empty() => Some("for 'in', 'notin' operators, values set can't be empty"),
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                Some("for 'in', 'notin' operators, values set can't be empty")
+            }
             Operator::Equals | Operator::DoubleEquals | Operator::NotEquals if values.len() != 1 => {
                 Some("exact-match compatibility requires one single value")
             }
@@ -83,16 +89,21 @@ impl Requirement {
             _ => None,
         };
         if let Some(why) = count {
-            return Err(FieldError::invalid("values", values, why));
+            return Err(Box::new(FieldError::invalid("values", values, why)));
         }
         for (i, value) in values.iter().enumerate() {
-            if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err() {
+            if matches!(operator, Operator::GreaterThan | Operator::LessThan) && value.parse::<i64>().is_err()
+            {
                 let why = "for 'Gt', 'Lt' operators, the value must be an integer";
-                return Err(FieldError::invalid(format!("values[{i}]"), value.as_str(), why));
+                return Err(Box::new(FieldError::invalid(format!("values[{i}]"), value.as_str(), why)));
             }
             let wrong = names::label_value(value);
             if !wrong.is_empty() {
-                return Err(FieldError::invalid(format!("values[{i}][{key}]"), value.as_str(), wrong.join("; ")));
+                return Err(Box::new(FieldError::invalid(
+                    format!("values[{i}][{key}]"),
+                    value.as_str(),
+                    wrong.join("; "),
+                )));
             }
         }
         values.sort();
@@ -144,7 +155,9 @@ impl std::fmt::Display for Requirement {
         match self.operator {
             Operator::Exists => f.write_str(&self.key),
             Operator::DoesNotExist => write!(f, "!{}", self.key),
-            Operator::In | Operator::NotIn => write!(f, "{}{}({})", self.key, self.operator.symbol(), self.values.join(",")),
+            Operator::In | Operator::NotIn => {
+                write!(f, "{}{}({})", self.key, self.operator.symbol(), self.values.join(","))
+            }
             _ => write!(f, "{}{}{}", self.key, self.operator.symbol(), self.values.join(",")),
         }
     }
@@ -189,14 +202,16 @@ impl LabelSelector {
     ///
     /// # Errors
     /// The first field that is wrong, with paths below the selector (`matchExpressions[0].operator`).
-    pub fn from_object(selector: Option<&Value>) -> Result<Self, FieldError> {
+    pub fn from_object(selector: Option<&Value>) -> Result<Self, Box<FieldError>> {
         let Some(selector) = selector.filter(|s| !s.is_null()) else { return Ok(Self::nothing()) };
         let mut requirements = Vec::new();
         for (key, value) in selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten() {
             let value = value.as_str().unwrap_or_default().to_owned();
             requirements.push(Requirement::new(key, Operator::Equals, vec![value])?);
         }
-        for (i, expression) in selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        for (i, expression) in
+            selector.get("matchExpressions").and_then(Value::as_array).into_iter().flatten().enumerate()
+        {
             requirements.push(requirement_of(expression).map_err(|mut e| {
                 e.path = format!("matchExpressions[{i}].{}", e.path);
                 e
@@ -264,7 +279,7 @@ impl std::fmt::Display for LabelSelector {
     }
 }
 
-fn requirement_of(expression: &Value) -> Result<Requirement, FieldError> {
+fn requirement_of(expression: &Value) -> Result<Requirement, Box<FieldError>> {
     let text = |key: &str| expression.get(key).and_then(Value::as_str).unwrap_or_default();
     let operator = match text("operator") {
         "In" => Operator::In,
@@ -273,7 +288,7 @@ fn requirement_of(expression: &Value) -> Result<Requirement, FieldError> {
         "DoesNotExist" => Operator::DoesNotExist,
         other => {
             let why = format!("{} is not a valid label selector operator", quote(other));
-            return Err(FieldError::invalid("operator", other, why));
+            return Err(Box::new(FieldError::invalid("operator", other, why)));
         }
     };
     let values = expression.get("values").and_then(Value::as_array).into_iter().flatten();

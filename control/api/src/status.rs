@@ -189,7 +189,9 @@ impl Details {
 
     fn to_json(&self) -> Value {
         let mut out = Map::new();
-        for (key, value) in [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)] {
+        for (key, value) in
+            [("name", &self.name), ("group", &self.group), ("kind", &self.kind), ("uid", &self.uid)]
+        {
             if !value.is_empty() {
                 out.insert(key.into(), value.as_str().into());
             }
@@ -257,43 +259,56 @@ impl ApiError {
     #[must_use]
     pub fn not_found(resource: impl Into<GroupResource>, name: &str) -> Self {
         let resource = resource.into();
-        Self::new(Reason::NotFound, format!("{resource} {} not found", quote(name))).with_details(Details::of(resource, name))
+        Self::new(Reason::NotFound, format!("{resource} {} not found", quote(name)))
+            .with_details(Details::of(resource, name))
     }
 
     /// 404 for a path that no resource serves.
     #[must_use]
     pub fn no_such_path() -> Self {
-        Self::new(Reason::NotFound, "the server could not find the requested resource").with_details(Details::default())
+        Self::new(Reason::NotFound, "the server could not find the requested resource")
+            .with_details(Details::default())
     }
 
     /// 409: `pods "x" already exists`.
     #[must_use]
     pub fn already_exists(resource: impl Into<GroupResource>, name: &str) -> Self {
         let resource = resource.into();
-        Self::new(Reason::AlreadyExists, format!("{resource} {} already exists", quote(name))).with_details(Details::of(resource, name))
+        Self::new(Reason::AlreadyExists, format!("{resource} {} already exists", quote(name)))
+            .with_details(Details::of(resource, name))
     }
 
     /// 409 after the last try to make a free name from `generateName`.
     #[must_use]
     pub fn generate_name_conflict(resource: impl Into<GroupResource>, name: &str) -> Self {
         let resource = resource.into();
-        let message =
-            format!("{resource} {} already exists, the server was not able to generate a unique name for the object", quote(name));
-        Self::new(Reason::AlreadyExists, message).with_details(Details { retry_after_seconds: 1, ..Details::of(resource, name) })
+        let message = format!(
+            "{resource} {} already exists, the server was not able to generate a unique name for the object",
+            quote(name)
+        );
+        Self::new(Reason::AlreadyExists, message)
+            .with_details(Details { retry_after_seconds: 1, ..Details::of(resource, name) })
     }
 
     /// 409: `Operation cannot be fulfilled on pods "x": why`.
     #[must_use]
     pub fn conflict(resource: impl Into<GroupResource>, name: &str, why: impl std::fmt::Display) -> Self {
         let resource = resource.into();
-        Self::new(Reason::Conflict, format!("Operation cannot be fulfilled on {resource} {}: {why}", quote(name)))
-            .with_details(Details::of(resource, name))
+        Self::new(
+            Reason::Conflict,
+            format!("Operation cannot be fulfilled on {resource} {}: {why}", quote(name)),
+        )
+        .with_details(Details::of(resource, name))
     }
 
     /// 409 for a stale `resourceVersion`.
     #[must_use]
     pub fn modified(resource: impl Into<GroupResource>, name: &str) -> Self {
-        Self::conflict(resource, name, "the object has been modified; please apply your changes to the latest version and try again")
+        Self::conflict(
+            resource,
+            name,
+            "the object has been modified; please apply your changes to the latest version and try again",
+        )
     }
 
     /// 422 with one cause a field: `Pod "x" is invalid: [..]`.
@@ -342,8 +357,11 @@ impl ApiError {
     #[must_use]
     pub fn method_not_supported(resource: impl Into<GroupResource>, action: &str) -> Self {
         let resource = resource.into();
-        Self::new(Reason::MethodNotAllowed, format!("{action} is not supported on resources of kind {}", quote(&resource.to_string())))
-            .with_details(Details::of(resource, ""))
+        Self::new(
+            Reason::MethodNotAllowed,
+            format!("{action} is not supported on resources of kind {}", quote(&resource.to_string())),
+        )
+        .with_details(Details::of(resource, ""))
     }
 
     /// 406; `accepted` are the media types that the server can give.
@@ -360,7 +378,10 @@ impl ApiError {
     pub fn unsupported_media_type(accepted: &[&str]) -> Self {
         Self::new(
             Reason::UnsupportedMediaType,
-            format!("the body of the request was in an unknown format - accepted media types include: {}", accepted.join(", ")),
+            format!(
+                "the body of the request was in an unknown format - accepted media types include: {}",
+                accepted.join(", ")
+            ),
         )
     }
 
@@ -379,20 +400,26 @@ impl ApiError {
     /// 429.
     #[must_use]
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Self::new(Reason::TooManyRequests, message).with_details(Details { retry_after_seconds, ..Details::default() })
+        Self::new(Reason::TooManyRequests, message)
+            .with_details(Details { retry_after_seconds, ..Details::default() })
     }
 
     /// 500; the cause is told, so it must hold no secret.
     #[must_use]
     pub fn internal(cause: impl std::fmt::Display) -> Self {
         let message = cause.to_string();
-        Self::new(Reason::InternalError, format!("Internal error occurred: {message}"))
-            .with_details(Details { causes: vec![Cause { message, ..Cause::default() }], ..Details::default() })
+        Self::new(Reason::InternalError, format!("Internal error occurred: {message}")).with_details(
+            Details { causes: vec![Cause { message, ..Cause::default() }], ..Details::default() },
+        )
     }
 
     /// 500 that a client may retry.
     #[must_use]
-    pub fn server_timeout(resource: impl Into<GroupResource>, operation: &str, retry_after_seconds: u32) -> Self {
+    pub fn server_timeout(
+        resource: impl Into<GroupResource>,
+        operation: &str,
+        retry_after_seconds: u32,
+    ) -> Self {
         let resource = resource.into();
         Self::new(
             Reason::ServerTimeout,
@@ -418,9 +445,16 @@ impl ApiError {
     #[must_use]
     pub fn too_large_resource_version(wanted: u64, current: u64) -> Self {
         let message = format!("Too large resource version: {wanted}, current: {current}");
-        let cause = Cause { kind: "ResourceVersionTooLarge".into(), message: "Too large resource version".into(), field: String::new() };
-        Self::new(Reason::Timeout, format!("Timeout: {message}"))
-            .with_details(Details { causes: vec![cause], retry_after_seconds: 1, ..Details::default() })
+        let cause = Cause {
+            kind: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        };
+        Self::new(Reason::Timeout, format!("Timeout: {message}")).with_details(Details {
+            causes: vec![cause],
+            retry_after_seconds: 1,
+            ..Details::default()
+        })
     }
 
     /// The `Status` object, as the body of an error response or of a watch's `ERROR` event.
@@ -504,19 +538,35 @@ mod tests {
         );
         check(&ApiError::forbidden(("", "pods"), "", "no"), 403, "pods is forbidden: no");
         check(&ApiError::forbidden(("", "pods"), "x", "no"), 403, r#"pods "x" is forbidden: no"#);
-        check(&ApiError::method_not_supported(("", "nodes"), "create"), 405, r#"create is not supported on resources of kind "nodes""#);
+        check(
+            &ApiError::method_not_supported(("", "nodes"), "create"),
+            405,
+            r#"create is not supported on resources of kind "nodes""#,
+        );
         check(&ApiError::too_large(3_145_728), 413, "Request entity too large: limit is 3145728");
         check(&ApiError::internal("x"), 500, "Internal error occurred: x");
-        check(&ApiError::too_large_resource_version(9, 7), 504, "Timeout: Too large resource version: 9, current: 7");
+        check(
+            &ApiError::too_large_resource_version(9, 7),
+            504,
+            "Timeout: Too large resource version: 9, current: 7",
+        );
     }
 
     #[test]
     fn invalid_lists_each_message_once_and_keeps_every_cause() {
         let one = FieldError::required("spec.a", "");
         let two = FieldError::invalid("spec.b", 7, "must be even");
-        check(&ApiError::invalid(("apps", "Deployment"), "x", vec![one.clone()]), 422, r#"Deployment.apps "x" is invalid: spec.a: Required value"#);
+        check(
+            &ApiError::invalid(("apps", "Deployment"), "x", vec![one.clone()]),
+            422,
+            r#"Deployment.apps "x" is invalid: spec.a: Required value"#,
+        );
         let both = ApiError::invalid(("", "Pod"), "x", vec![one.clone(), two, one]);
-        check(&both, 422, r#"Pod "x" is invalid: [spec.a: Required value, spec.b: Invalid value: 7: must be even]"#);
+        check(
+            &both,
+            422,
+            r#"Pod "x" is invalid: [spec.a: Required value, spec.b: Invalid value: 7: must be even]"#,
+        );
         assert_eq!(
             both.to_status_json()["details"],
             json!({"name": "x", "kind": "Pod", "causes": [

@@ -10,8 +10,10 @@ use crate::status::quote;
 use crate::time;
 
 /// Go accepts stray bits in the last symbol.
-const BASE64: GeneralPurpose =
-    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
+);
 
 /// Conforms a whole object. Gives the texts on unknown fields, or the first value that has the wrong type.
 pub(super) fn object(object: &mut Value, root: &Type) -> Result<Vec<String>, String> {
@@ -73,7 +75,10 @@ impl Walk {
     /// Conforms one value; `holder` is the Go struct whose field it belongs to.
     fn value(&mut self, value: &mut Value, shape: &Shape, holder: &str) {
         match (shape, &mut *value) {
-            (Shape::Any, _) | (Shape::String, Value::String(_)) | (Shape::Boolean, Value::Bool(_)) | (Shape::Number, Value::Number(_)) => {}
+            (Shape::Any, _)
+            | (Shape::String, Value::String(_))
+            | (Shape::Boolean, Value::Bool(_))
+            | (Shape::Number, Value::Number(_)) => {}
             (Shape::Struct(id), Value::Object(_)) => self.fields_of(value, id.get()),
             (Shape::List(item), Value::Array(items)) => {
                 for (i, element) in items.iter_mut().enumerate() {
@@ -115,8 +120,11 @@ impl Walk {
     }
 
     fn wrong_type(&mut self, what: &str, shape: &Shape, holder: &str) {
-        let message =
-            format!("json: cannot unmarshal {what} into Go struct field {holder}.{} of type {}", self.field_path, go_type(shape));
+        let message = format!(
+            "json: cannot unmarshal {what} into Go struct field {holder}.{} of type {}",
+            self.field_path,
+            go_type(shape)
+        );
         self.fail(message);
     }
 
@@ -135,18 +143,26 @@ enum Unfit {
 /// Checks scalars that have a text form of their own. `Some` replaces the value by its normal form.
 fn parsed(value: &Value, shape: &Shape) -> Result<Option<Value>, Unfit> {
     let told = |e: &dyn std::fmt::Display| Unfit::Told(e.to_string());
-    let go_value = |go_type: &str| Unfit::Told(format!("json: cannot unmarshal {} into Go value of type {go_type}", go_kind(value)));
+    let go_value = |go_type: &str| {
+        Unfit::Told(format!("json: cannot unmarshal {} into Go value of type {go_type}", go_kind(value)))
+    };
     match (shape, value) {
         (Shape::Bytes, Value::String(text)) => base64_error(text).map_or(Ok(None), |e| Err(Unfit::Told(e))),
-        (Shape::Time, Value::String(text)) => time::parse(text).map(|t| Some(time::seconds(t).into())).map_err(|e| told(&e)),
-        (Shape::MicroTime, Value::String(text)) => time::parse(text).map(|t| Some(time::micros(t).into())).map_err(|e| told(&e)),
+        (Shape::Time, Value::String(text)) => {
+            time::parse(text).map(|t| Some(time::seconds(t).into())).map_err(|e| told(&e))
+        }
+        (Shape::MicroTime, Value::String(text)) => {
+            time::parse(text).map(|t| Some(time::micros(t).into())).map_err(|e| told(&e))
+        }
         (Shape::Time | Shape::MicroTime, _) => Err(go_value("string")),
         (Shape::Quantity, Value::String(text)) => Quantity::parse(text).map(|_| None).map_err(|e| told(&e)),
         (Shape::Quantity, other) => {
             Quantity::parse(&other.to_string()).map(|q| Some(q.to_string().into())).map_err(|e| told(&e))
         }
         (Shape::IntOrString, Value::String(_)) => Ok(None),
-        (Shape::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|i| i32::try_from(i).is_ok()) => Ok(None),
+        (Shape::IntOrString, Value::Number(n)) if n.as_i64().is_some_and(|i| i32::try_from(i).is_ok()) => {
+            Ok(None)
+        }
         (Shape::IntOrString, Value::Number(n)) => {
             Err(Unfit::Told(format!("json: cannot unmarshal number {n} into Go value of type int32")))
         }

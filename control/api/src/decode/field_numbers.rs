@@ -16,7 +16,9 @@ static TABLE: &str = include_str!("field_numbers.tsv");
 
 static NUMBERS: LazyLock<HashMap<&'static str, Vec<(u32, Meaning)>>> = LazyLock::new(|| {
     let rows = TABLE.lines().filter(|line| !line.starts_with('#'));
-    rows.filter_map(|line| line.split_once('\t')).map(|(name, fields)| (name, fields.split(' ').filter_map(entry).collect())).collect()
+    rows.filter_map(|line| line.split_once('\t'))
+        .map(|(name, fields)| (name, fields.split(' ').filter_map(entry).collect()))
+        .collect()
 });
 
 /// `name=1` or `*name=1:TYPE`.
@@ -55,9 +57,16 @@ mod tests {
             numbered.sort_unstable();
             // The envelope carries these two.
             let expected: Vec<&str> = of.fields().iter().map(|f| f.name.as_str()).collect();
-            let missing: Vec<_> = expected.iter().filter(|f| !numbered.contains(f) && !["apiVersion", "kind"].contains(f)).collect();
+            let missing: Vec<_> = expected
+                .iter()
+                .filter(|f| !numbered.contains(f) && !["apiVersion", "kind"].contains(f))
+                .collect();
             let extra: Vec<_> = numbered.iter().filter(|f| !expected.contains(f)).collect();
-            assert!(missing.is_empty() && extra.is_empty(), "{}: missing {missing:?}, extra {extra:?}", of.name);
+            assert!(
+                missing.is_empty() && extra.is_empty(),
+                "{}: missing {missing:?}, extra {extra:?}",
+                of.name
+            );
         }
     }
 }

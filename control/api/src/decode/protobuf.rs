@@ -28,13 +28,19 @@ pub(super) fn decode(bytes: &[u8], target: &Target) -> Result<Value, String> {
             (1, Wire::Bytes(type_meta)) => {
                 for field in Fields(type_meta) {
                     if let (number @ (1 | 2), Wire::Bytes(text)) = field? {
-                        object.insert(if number == 1 { "apiVersion" } else { "kind" }.into(), utf8(text)?.into());
+                        object.insert(
+                            if number == 1 { "apiVersion" } else { "kind" }.into(),
+                            utf8(text)?.into(),
+                        );
                     }
                 }
             }
             (2, Wire::Bytes(bytes)) => raw = bytes,
             (3, Wire::Bytes(encoding)) if !encoding.is_empty() => {
-                return Err(format!("unable to decode content encoding {}", String::from_utf8_lossy(encoding)));
+                return Err(format!(
+                    "unable to decode content encoding {}",
+                    String::from_utf8_lossy(encoding)
+                ));
             }
             _ => {}
         }
@@ -48,7 +54,13 @@ pub(super) fn decode(bytes: &[u8], target: &Target) -> Result<Value, String> {
 }
 
 /// Reads a message whose numbers are those of `numbers` into the fields of `of`.
-fn message(bytes: &[u8], of: &Type, numbers: &str, out: &mut Map<String, Value>, depth: usize) -> Result<(), String> {
+fn message(
+    bytes: &[u8],
+    of: &Type,
+    numbers: &str,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err("proto: message nests too deeply".into());
     }
@@ -67,7 +79,13 @@ fn message(bytes: &[u8], of: &Type, numbers: &str, out: &mut Map<String, Value>,
     Ok(())
 }
 
-fn put(shape: &Shape, wire: Wire<'_>, name: &str, out: &mut Map<String, Value>, depth: usize) -> Result<(), String> {
+fn put(
+    shape: &Shape,
+    wire: Wire<'_>,
+    name: &str,
+    out: &mut Map<String, Value>,
+    depth: usize,
+) -> Result<(), String> {
     match shape {
         Shape::List(item) => {
             let list = out.entry(name).or_insert_with(|| Value::Array(Vec::new()));
@@ -144,9 +162,13 @@ fn scalar(shape: &Shape, wire: Wire<'_>, depth: usize) -> Result<Value, String> 
         (Shape::Quantity, Wire::Bytes(bytes)) => first_text(bytes, 1)?.into(),
         (Shape::IntOrString, Wire::Bytes(bytes)) => int_or_string(bytes)?,
         (Shape::Time, Wire::Bytes(bytes)) => instant(bytes)?.map_or(Value::Null, |t| time::seconds(t).into()),
-        (Shape::MicroTime, Wire::Bytes(bytes)) => instant(bytes)?.map_or(Value::Null, |t| time::micros(t).into()),
+        (Shape::MicroTime, Wire::Bytes(bytes)) => {
+            instant(bytes)?.map_or(Value::Null, |t| time::micros(t).into())
+        }
         // RawExtension and FieldsV1 hold JSON.
-        (Shape::Any, Wire::Bytes(bytes)) => serde_json::from_str(first_text(bytes, 1)?).unwrap_or(Value::Null),
+        (Shape::Any, Wire::Bytes(bytes)) => {
+            serde_json::from_str(first_text(bytes, 1)?).unwrap_or(Value::Null)
+        }
         _ => return Err(wrong_wire("value")),
     })
 }

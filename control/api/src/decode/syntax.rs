@@ -10,7 +10,8 @@ use super::tree::{Node, Tree};
 pub(super) fn json(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
     let mut tree = Tree::default();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Node(&mut tree).deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
+    let value =
+        Node(&mut tree).deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
     value.map(|value| (value, tree.duplicates)).map_err(|e| go_syntax_error(&e, bytes))
 }
 
@@ -22,12 +23,14 @@ pub(super) fn yaml(bytes: &[u8]) -> Result<(Value, Vec<String>), String> {
         duplicate_keys: serde_saphyr::DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
     };
-    serde_saphyr::with_deserializer_from_slice_with_options(bytes, options, |deserializer| Node(&mut tree).deserialize(deserializer))
-        .map(|value| (value, tree.duplicates))
-        .map_err(|e| match e.location() {
-            Some(at) => format!("error converting YAML to JSON: yaml: line {}: {e}", at.line()),
-            None => format!("error converting YAML to JSON: yaml: {e}"),
-        })
+    serde_saphyr::with_deserializer_from_slice_with_options(bytes, options, |deserializer| {
+        Node(&mut tree).deserialize(deserializer)
+    })
+    .map(|value| (value, tree.duplicates))
+    .map_err(|e| match e.location() {
+        Some(at) => format!("error converting YAML to JSON: yaml: line {}: {e}", at.line()),
+        None => format!("error converting YAML to JSON: yaml: {e}"),
+    })
 }
 
 /// What follows `invalid character 'x' ` in Go, by what serde_json says.
@@ -54,7 +57,11 @@ fn go_syntax_error(error: &serde_json::Error, bytes: &[u8]) -> String {
     }
     let offending = offending_byte(error, bytes);
     if text.starts_with("trailing comma") {
-        let context = if offending == Some(b'}') { "looking for beginning of object key string" } else { "looking for beginning of value" };
+        let context = if offending == Some(b'}') {
+            "looking for beginning of object key string"
+        } else {
+            "looking for beginning of value"
+        };
         return format!("invalid character {} {context} {place}", go_char(offending));
     }
     match CONTEXTS.iter().find(|(start, _)| text.starts_with(start)) {

@@ -19,8 +19,14 @@ fn refused(target: &Target, media: MediaType, text: &str, message: &str) {
 /// `text` is the inside of a Deployment's spec.
 #[track_caller]
 fn spec_refused(text: &str, why: &str) {
-    let text = format!(r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"x"}},"spec":{text}}}"#);
-    refused(&deployments(), MediaType::Json, &text, &format!("Deployment in version \"v1\" cannot be handled as a Deployment: {why}"));
+    let text =
+        format!(r#"{{"apiVersion":"apps/v1","kind":"Deployment","metadata":{{"name":"x"}},"spec":{text}}}"#);
+    refused(
+        &deployments(),
+        MediaType::Json,
+        &text,
+        &format!("Deployment in version \"v1\" cannot be handled as a Deployment: {why}"),
+    );
 }
 
 #[test]
@@ -29,9 +35,18 @@ fn strict_validation_names_unknown_and_duplicate_fields_with_their_path() {
         (r#"{"replcas":3}"#, r#"unknown field "spec.replcas""#),
         (r#"{"Replicas":3}"#, r#"unknown field "spec.Replicas""#),
         (r#"{"replicas":1,"replicas":2}"#, r#"duplicate field "spec.replicas""#),
-        (r#"{"template":{"spec":{"containers":[{"name":"a"},{"nmae":"b"}]}}}"#, r#"unknown field "spec.template.spec.containers[1].nmae""#),
-        (r#"{"a":1,"template":{"metadata":{"lables":{}}}}"#, r#"unknown field "spec.a", unknown field "spec.template.metadata.lables""#),
-        (r#"{"selector":{"matchLabels":{"a":"b","a":"c"}}}"#, r#"duplicate field "spec.selector.matchLabels.a""#),
+        (
+            r#"{"template":{"spec":{"containers":[{"name":"a"},{"nmae":"b"}]}}}"#,
+            r#"unknown field "spec.template.spec.containers[1].nmae""#,
+        ),
+        (
+            r#"{"a":1,"template":{"metadata":{"lables":{}}}}"#,
+            r#"unknown field "spec.a", unknown field "spec.template.metadata.lables""#,
+        ),
+        (
+            r#"{"selector":{"matchLabels":{"a":"b","a":"c"}}}"#,
+            r#"duplicate field "spec.selector.matchLabels.a""#,
+        ),
     ] {
         spec_refused(spec, &format!("strict decoding error: {fields}"));
     }
@@ -40,11 +55,26 @@ fn strict_validation_names_unknown_and_duplicate_fields_with_their_path() {
 #[test]
 fn wrong_types_are_told_in_gos_words() {
     for (spec, why) in [
-        (r#"{"replicas":"3"}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"replicas":1.5}"#, "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"replicas":99999999999}"#, "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32"),
-        (r#"{"paused":1}"#, "json: cannot unmarshal number into Go struct field DeploymentSpec.spec.paused of type bool"),
-        (r#"{"template":[]}"#, "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec"),
+        (
+            r#"{"replicas":"3"}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"replicas":1.5}"#,
+            "json: cannot unmarshal number 1.5 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"replicas":99999999999}"#,
+            "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
+        (
+            r#"{"paused":1}"#,
+            "json: cannot unmarshal number into Go struct field DeploymentSpec.spec.paused of type bool",
+        ),
+        (
+            r#"{"template":[]}"#,
+            "json: cannot unmarshal array into Go struct field DeploymentSpec.spec.template of type v1.PodTemplateSpec",
+        ),
         (
             r#"{"template":{"spec":{"containers":[{"env":[{"name":"A","value":true}]}]}}}"#,
             "json: cannot unmarshal bool into Go struct field EnvVar.spec.template.spec.containers.env.value of type string",
@@ -61,9 +91,15 @@ fn wrong_types_are_told_in_gos_words() {
             r#"{"template":{"spec":{"containers":[{"resources":{"limits":{"cpu":"1 core"}}}]}}}"#,
             "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
         ),
-        (r#"{"strategy":{"rollingUpdate":{"maxSurge":true}}}"#, "json: cannot unmarshal bool into Go value of type int32"),
+        (
+            r#"{"strategy":{"rollingUpdate":{"maxSurge":true}}}"#,
+            "json: cannot unmarshal bool into Go value of type int32",
+        ),
         // A wrong type outweighs unknown fields.
-        (r#"{"replcas":1,"replicas":"3"}"#, "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32"),
+        (
+            r#"{"replcas":1,"replicas":"3"}"#,
+            "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+        ),
     ] {
         spec_refused(spec, why);
     }
@@ -81,9 +117,18 @@ fn malformed_json_says_where() {
     for (text, why) in [
         ("", "unexpected end of JSON input (line 1, column 0) (<empty>)"),
         (r#"{"kind":"#, r#"unexpected end of JSON input (line 1, column 8) ({"kind":)"#),
-        (r#"{"kind":x}"#, r#"invalid character 'x' looking for beginning of value (line 1, column 9) ({"kind":x})"#),
-        (r#"{"a":1 "b"}"#, r#"invalid character '"' after object key:value pair (line 1, column 8) ({"a":1 "b"})"#),
-        (r#"{"a":1,}"#, r#"invalid character '}' looking for beginning of object key string (line 1, column 8) ({"a":1,})"#),
+        (
+            r#"{"kind":x}"#,
+            r#"invalid character 'x' looking for beginning of value (line 1, column 9) ({"kind":x})"#,
+        ),
+        (
+            r#"{"a":1 "b"}"#,
+            r#"invalid character '"' after object key:value pair (line 1, column 8) ({"a":1 "b"})"#,
+        ),
+        (
+            r#"{"a":1,}"#,
+            r#"invalid character '}' looking for beginning of object key string (line 1, column 8) ({"a":1,})"#,
+        ),
         ("[1 2]", "invalid character '2' after array element (line 1, column 4) (5b3120325d)"),
         ("{} x", "invalid character 'x' after top-level value (line 1, column 4) ({} x)"),
     ] {
@@ -93,7 +138,13 @@ fn malformed_json_says_where() {
 
 #[test]
 fn malformed_yaml_says_the_line() {
-    let error = body(b"kind: Deployment\nspec:\n  a: b: c\n", MediaType::Yaml, &deployments(), FieldValidation::Strict).unwrap_err();
+    let error = body(
+        b"kind: Deployment\nspec:\n  a: b: c\n",
+        MediaType::Yaml,
+        &deployments(),
+        FieldValidation::Strict,
+    )
+    .unwrap_err();
     assert!(error.message.contains("error converting YAML to JSON: yaml: line 3"), "{error}");
 }
 
@@ -146,7 +197,10 @@ fn kind_and_version_are_filled_in_and_nulls_are_dropped() {
     let text = r#"{"metadata":{"name":"x","creationTimestamp":null},"data":{"a":null},"immutable":null}"#;
     let target = Target::of(lookup("", "v1", "configmaps").unwrap());
     let decoded = body(text.as_bytes(), MediaType::Json, &target, FieldValidation::Strict).unwrap();
-    assert_eq!(decoded.object, json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": ""}}));
+    assert_eq!(
+        decoded.object,
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": ""}})
+    );
 }
 
 #[test]

@@ -12,9 +12,13 @@ type Parameter = (&'static str, &'static str, &'static str);
 
 const DRY_RUN: Parameter = ("dryRun", "string", "All: go through all stages, persist nothing.");
 const FIELD_MANAGER: Parameter = ("fieldManager", "string", "Name of the actor that makes these changes.");
-const FIELD_VALIDATION: Parameter =
-    ("fieldValidation", "string", "What to do about unknown and duplicate fields: Ignore, Warn (the default) or Strict.");
-const FORCE: Parameter = ("force", "boolean", "Take over fields that other managers own; server-side apply only.");
+const FIELD_VALIDATION: Parameter = (
+    "fieldValidation",
+    "string",
+    "What to do about unknown and duplicate fields: Ignore, Warn (the default) or Strict.",
+);
+const FORCE: Parameter =
+    ("force", "boolean", "Take over fields that other managers own; server-side apply only.");
 const PRETTY: Parameter = ("pretty", "string", "If 'true', the output is pretty printed.");
 const WRITE: &[Parameter] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, PRETTY];
 const PATCH: &[Parameter] = &[DRY_RUN, FIELD_MANAGER, FIELD_VALIDATION, FORCE, PRETTY];
@@ -60,13 +64,25 @@ enum Body {
 const ON_COLLECTION: [Action; 3] = [
     Action { name: "list", method: "get", verb: "list", parameters: LIST, body: Body::None },
     Action { name: "post", method: "post", verb: "create", parameters: WRITE, body: Body::Object },
-    Action { name: "deletecollection", method: "delete", verb: "deletecollection", parameters: LIST, body: Body::DeleteOptions },
+    Action {
+        name: "deletecollection",
+        method: "delete",
+        verb: "deletecollection",
+        parameters: LIST,
+        body: Body::DeleteOptions,
+    },
 ];
 const ON_OBJECT: [Action; 4] = [
     Action { name: "get", method: "get", verb: "get", parameters: READ, body: Body::None },
     Action { name: "put", method: "put", verb: "update", parameters: WRITE, body: Body::Object },
     Action { name: "patch", method: "patch", verb: "patch", parameters: PATCH, body: Body::Patch },
-    Action { name: "delete", method: "delete", verb: "delete", parameters: DELETE, body: Body::DeleteOptions },
+    Action {
+        name: "delete",
+        method: "delete",
+        verb: "delete",
+        parameters: DELETE,
+        body: Body::DeleteOptions,
+    },
 ];
 const ON_SUBRESOURCE: [Action; 4] = [
     Action { name: "get", method: "get", verb: "get", parameters: READ, body: Body::None },
@@ -94,16 +110,55 @@ pub(super) fn v3(group: &str, version: &str) -> Map<String, Value> {
             true => (format!("{base}/namespaces/{{namespace}}/{}", row.plural), true),
             false => (format!("{base}/{}", row.plural), false),
         };
-        let subject = |reply: &str| Subject { group: row.group, version: row.version, kind: row.kind, type_name: row.type_name, reply: reply.to_owned() };
-        put(&mut out, &collection, &path_parameters(namespace, false), operations(&ON_COLLECTION, row, "", namespace, |action| {
-            subject(if action.name == "list" { "list" } else if action.name == "deletecollection" { "status" } else { "object" })
-        }, row.verbs));
+        let subject = |reply: &str| Subject {
+            group: row.group,
+            version: row.version,
+            kind: row.kind,
+            type_name: row.type_name,
+            reply: reply.to_owned(),
+        };
+        put(
+            &mut out,
+            &collection,
+            &path_parameters(namespace, false),
+            operations(
+                &ON_COLLECTION,
+                row,
+                "",
+                namespace,
+                |action| {
+                    subject(if action.name == "list" {
+                        "list"
+                    } else if action.name == "deletecollection" {
+                        "status"
+                    } else {
+                        "object"
+                    })
+                },
+                row.verbs,
+            ),
+        );
         let object = format!("{collection}/{{name}}");
-        put(&mut out, &object, &path_parameters(namespace, true), operations(&ON_OBJECT, row, "", namespace, |action| {
-            subject(if action.name == "delete" { "status" } else { "object" })
-        }, row.verbs));
+        put(
+            &mut out,
+            &object,
+            &path_parameters(namespace, true),
+            operations(
+                &ON_OBJECT,
+                row,
+                "",
+                namespace,
+                |action| subject(if action.name == "delete" { "status" } else { "object" }),
+                row.verbs,
+            ),
+        );
         for sub in row.subresources.iter().filter(|sub| !sub.type_name.is_empty()) {
-            put(&mut out, &format!("{object}/{}", sub.name), &path_parameters(namespace, true), subresource_operations(row, sub, namespace));
+            put(
+                &mut out,
+                &format!("{object}/{}", sub.name),
+                &path_parameters(namespace, true),
+                subresource_operations(row, sub, namespace),
+            );
         }
         if row.namespaced && row.serves("list") {
             let list = operations(&ON_COLLECTION[..1], row, "", false, |_| subject("list"), row.verbs);
@@ -136,9 +191,7 @@ fn put(out: &mut Map<String, Value>, path: &str, parameters: &[Value], operation
 }
 
 fn path_parameters(namespace: bool, name: bool) -> Vec<Value> {
-    let parameter = |name: &str, description: &str| {
-        json!({ "name": name, "in": "path", "required": true, "description": description, "schema": { "type": "string", "uniqueItems": true } })
-    };
+    let parameter = |name: &str, description: &str| json!({ "name": name, "in": "path", "required": true, "description": description, "schema": { "type": "string", "uniqueItems": true } });
     let mut out = Vec::new();
     if name {
         out.push(parameter("name", "name of the object"));
@@ -158,10 +211,20 @@ fn operations<'a>(
     verbs: &[&str],
 ) -> Map<String, Value> {
     let offered = actions.iter().filter(|action| verbs.contains(&action.verb));
-    offered.map(|action| (action.method.to_owned(), operation(action, row, subresource, namespace, &subject(action)))).collect()
+    offered
+        .map(|action| {
+            (action.method.to_owned(), operation(action, row, subresource, namespace, &subject(action)))
+        })
+        .collect()
 }
 
-fn operation(action: &Action, row: &Resource, subresource: &str, namespace: bool, subject: &Subject<'_>) -> Value {
+fn operation(
+    action: &Action,
+    row: &Resource,
+    subresource: &str,
+    namespace: bool,
+    subject: &Subject<'_>,
+) -> Value {
     let verb = if action.verb == "update" { "replace" } else { action.verb };
     let tag = tag(row.group, row.version);
     let scope = if namespace { "Namespaced" } else { "" };
@@ -203,10 +266,13 @@ fn responses(action: &Action, row: &Resource, subject: &Subject<'_>) -> Value {
     let schema = match subject.reply.as_str() {
         "list" => schemas::reference(&schemas::list_name(row)),
         "status" => schemas::reference(&format!("{META}.Status")),
-        "text" => return json!({ "200": { "description": "OK", "content": { "text/plain": { "schema": { "type": "string" } } } } }),
+        "text" => {
+            return json!({ "200": { "description": "OK", "content": { "text/plain": { "schema": { "type": "string" } } } } });
+        }
         _ => schemas::reference(subject.type_name),
     };
-    let content = json!({ "application/json": { "schema": schema }, "application/yaml": { "schema": schema } });
+    let content =
+        json!({ "application/json": { "schema": schema }, "application/yaml": { "schema": schema } });
     let mut out = json!({ "200": { "description": "OK", "content": content } });
     let also = match action.name {
         "post" | "put" | "patch" => Some(("201", "Created")),
@@ -246,10 +312,12 @@ fn tag(group: &str, version: &str) -> String {
 
 /// `core_v1` to `CoreV1`.
 fn pascal(text: &str) -> String {
-    text.split('_').flat_map(|word| {
-        let mut chars = word.chars();
-        chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars)
-    }).collect()
+    text.split('_')
+        .flat_map(|word| {
+            let mut chars = word.chars();
+            chars.next().map(|c| c.to_ascii_uppercase()).into_iter().chain(chars)
+        })
+        .collect()
 }
 
 /// Paths of a group version for the v2 document: the same operations, with body parameters and bare types.
@@ -285,7 +353,9 @@ fn v2_operation(operation: &mut Map<String, Value>) {
             parameters.push(json!({ "name": "body", "in": "body", "required": required, "schema": schema }));
         }
     }
-    for response in operation.get_mut("responses").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+    for response in
+        operation.get_mut("responses").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
         let Some(response) = response.as_object_mut() else { continue };
         if let Some(content) = response.remove("content") {
             response.insert("schema".into(), first_schema(Some(&content)));
@@ -298,7 +368,8 @@ fn v2_operation(operation: &mut Map<String, Value>) {
 
 /// The schema of the first media type, with v2's references.
 fn first_schema(content: Option<&Value>) -> Value {
-    let schema = content.and_then(Value::as_object).and_then(|c| c.values().next()).and_then(|c| c.get("schema"));
+    let schema =
+        content.and_then(Value::as_object).and_then(|c| c.values().next()).and_then(|c| c.get("schema"));
     let mut schema = schema.cloned().unwrap_or_else(|| json!({ "type": "object" }));
     if let Some(Value::String(target)) = schema.get_mut("$ref") {
         *target = target.replace("#/components/schemas/", "#/definitions/");

@@ -76,7 +76,11 @@ pub(super) fn list_name(row: &crate::Resource) -> String {
 fn references(value: &Value) -> Vec<String> {
     match value {
         Value::Object(map) => {
-            let own = map.get("$ref").and_then(Value::as_str).and_then(|r| r.strip_prefix(V3_REF)).map(str::to_owned);
+            let own = map
+                .get("$ref")
+                .and_then(Value::as_str)
+                .and_then(|r| r.strip_prefix(V3_REF))
+                .map(str::to_owned);
             own.into_iter().chain(map.values().flat_map(references)).collect()
         }
         Value::Array(items) => items.iter().flat_map(references).collect(),
@@ -94,7 +98,9 @@ fn add_merge_marks(type_name: &str, schema: &mut Value) {
     let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) else { return };
     for (field, property) in properties {
         if let Some(property) = property.as_object_mut() {
-            property.extend(merge::extensions(type_name, field).into_iter().map(|(name, value)| (name.to_owned(), value)));
+            property.extend(
+                merge::extensions(type_name, field).into_iter().map(|(name, value)| (name.to_owned(), value)),
+            );
         }
     }
 }

@@ -28,7 +28,9 @@ fn each_patchable_kind_has_a_patch_operation_with_field_validation() {
             let patch = &item["patch"];
             patch["x-kubernetes-group-version-kind"] == kind
                 && patch["x-kubernetes-action"] == "patch"
-                && patch["parameters"].as_array().is_some_and(|ps| ps.iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"))
+                && patch["parameters"]
+                    .as_array()
+                    .is_some_and(|ps| ps.iter().any(|p| p["name"] == "fieldValidation" && p["in"] == "query"))
         });
         assert!(found, "{row:?}");
     }
@@ -51,15 +53,31 @@ fn every_reference_resolves_inside_its_document() {
 fn explain_finds_kinds_and_fields() {
     let apps = document("apis/apps/v1");
     let list = &apps["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments"]["get"];
-    assert_eq!(list["x-kubernetes-group-version-kind"], json!({"group": "apps", "kind": "Deployment", "version": "v1"}));
+    assert_eq!(
+        list["x-kubernetes-group-version-kind"],
+        json!({"group": "apps", "kind": "Deployment", "version": "v1"})
+    );
     let deployment = &apps["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
-    assert_eq!(deployment["x-kubernetes-group-version-kind"], json!([{"group": "apps", "kind": "Deployment", "version": "v1"}]));
-    assert_eq!(deployment["properties"]["spec"]["allOf"][0]["$ref"], "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec");
+    assert_eq!(
+        deployment["x-kubernetes-group-version-kind"],
+        json!([{"group": "apps", "kind": "Deployment", "version": "v1"}])
+    );
+    assert_eq!(
+        deployment["properties"]["spec"]["allOf"][0]["$ref"],
+        "#/components/schemas/io.k8s.api.apps.v1.DeploymentSpec"
+    );
     assert!(deployment["properties"]["spec"]["description"].as_str().unwrap().contains("desired behavior"));
     assert!(deployment.get("required").is_none());
     let core = document("api/v1");
-    assert_eq!(core["paths"]["/api/v1/namespaces/{name}"]["get"]["x-kubernetes-group-version-kind"]["kind"], "Namespace");
-    assert_eq!(core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/eviction"]["post"]["x-kubernetes-group-version-kind"]["group"], "policy");
+    assert_eq!(
+        core["paths"]["/api/v1/namespaces/{name}"]["get"]["x-kubernetes-group-version-kind"]["kind"],
+        "Namespace"
+    );
+    assert_eq!(
+        core["paths"]["/api/v1/namespaces/{namespace}/pods/{name}/eviction"]["post"]["x-kubernetes-group-version-kind"]
+            ["group"],
+        "policy"
+    );
     assert_eq!(core["paths"]["/api/v1/pods"]["get"]["operationId"], "listCoreV1PodForAllNamespaces");
 }
 
@@ -68,7 +86,10 @@ fn apply_finds_how_lists_merge() {
     let core = document("api/v1");
     let schemas = &core["components"]["schemas"];
     let ports = &schemas["io.k8s.api.core.v1.ServiceSpec"]["properties"]["ports"];
-    assert_eq!((&ports["x-kubernetes-patch-merge-key"], &ports["x-kubernetes-patch-strategy"]), (&json!("port"), &json!("merge")));
+    assert_eq!(
+        (&ports["x-kubernetes-patch-merge-key"], &ports["x-kubernetes-patch-strategy"]),
+        (&json!("port"), &json!("merge"))
+    );
     assert_eq!(ports["x-kubernetes-list-map-keys"], json!(["port", "protocol"]));
     let volumes = &schemas["io.k8s.api.core.v1.PodSpec"]["properties"]["volumes"];
     assert_eq!(volumes["x-kubernetes-patch-strategy"], "merge,retainKeys");
@@ -80,6 +101,15 @@ fn the_v2_document_has_definitions_and_body_parameters() {
     assert!(!text.contains("#/components/"));
     let v2: Value = serde_json::from_str(&text).unwrap();
     let create = &v2["paths"]["/api/v1/namespaces/{namespace}/pods"]["post"];
-    assert!(create["parameters"].as_array().unwrap().iter().any(|p| p["in"] == "body" && p["schema"]["$ref"] == "#/definitions/io.k8s.api.core.v1.Pod"));
-    assert_eq!(v2["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"], "#/definitions/io.k8s.api.core.v1.PodSpec");
+    assert!(
+        create["parameters"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|p| p["in"] == "body" && p["schema"]["$ref"] == "#/definitions/io.k8s.api.core.v1.Pod")
+    );
+    assert_eq!(
+        v2["definitions"]["io.k8s.api.core.v1.Pod"]["properties"]["spec"]["$ref"],
+        "#/definitions/io.k8s.api.core.v1.PodSpec"
+    );
 }

@@ -16,7 +16,9 @@ const MAX_OPERATIONS: usize = 10_000;
 pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, ApiError> {
     let Value::Array(operations) = patch else {
         let kind = if patch.is_object() { "object" } else { "value" };
-        return Err(ApiError::bad_request(format!("json: cannot unmarshal {kind} into Go value of type jsonpatch.Patch")));
+        return Err(ApiError::bad_request(format!(
+            "json: cannot unmarshal {kind} into Go value of type jsonpatch.Patch"
+        )));
     };
     if operations.len() > MAX_OPERATIONS {
         return Err(ApiError::new(
@@ -34,7 +36,8 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, ApiError> {
         parsed.push(operation);
     }
     let mut patched = original.clone();
-    json_patch::patch(&mut patched, &parsed).map_err(|e| does_not_apply(message(&parsed[e.operation], &e.kind)))?;
+    json_patch::patch(&mut patched, &parsed)
+        .map_err(|e| does_not_apply(message(&parsed[e.operation], &e.kind)))?;
     Ok(patched)
 }
 
@@ -51,10 +54,16 @@ fn message(operation: &PatchOperation, kind: &PatchErrorKind) -> String {
     match kind {
         PatchErrorKind::TestFailed => format!("testing value {} failed: test failed", operation.path()),
         PatchErrorKind::InvalidFromPointer => {
-            format!("{name} operation does not apply: doc is missing from path: {}: missing value", from(operation))
+            format!(
+                "{name} operation does not apply: doc is missing from path: {}: missing value",
+                from(operation)
+            )
         }
         PatchErrorKind::InvalidPointer => {
-            format!("{name} operation does not apply: doc is missing path: {}: missing value", operation.path())
+            format!(
+                "{name} operation does not apply: doc is missing path: {}: missing value",
+                operation.path()
+            )
         }
         other => format!("{name} operation does not apply: {other}"),
     }
@@ -78,7 +87,8 @@ mod tests {
     #[track_caller]
     fn check(patch: Value, expected: Result<Value, &str>) {
         let original = json!({"a": {"b": "c"}, "list": [1, 2]});
-        let got = json_patch(&original, &patch).map_err(|e| e.details.map_or(e.message, |d| d.causes[0].message.clone()));
+        let got = json_patch(&original, &patch)
+            .map_err(|e| e.details.map_or(e.message, |d| d.causes[0].message.clone()));
         assert_eq!(got, expected.map_err(str::to_owned));
     }
 
@@ -99,19 +109,37 @@ mod tests {
 
     #[test]
     fn what_does_not_apply_says_which_operation_and_path() {
-        check(json!([{"op": "remove", "path": "/x"}]), Err("remove operation does not apply: doc is missing path: /x: missing value"));
-        check(json!([{"op": "replace", "path": "/x", "value": 1}]), Err("replace operation does not apply: doc is missing path: /x: missing value"));
-        check(json!([{"op": "add", "path": "/x/y", "value": 1}]), Err("add operation does not apply: doc is missing path: /x/y: missing value"));
-        check(json!([{"op": "test", "path": "/a/b", "value": 1}]), Err("testing value /a/b failed: test failed"));
-        check(json!([{"op": "copy", "from": "/q", "path": "/z"}]), Err("copy operation does not apply: doc is missing from path: /q: missing value"));
+        check(
+            json!([{"op": "remove", "path": "/x"}]),
+            Err("remove operation does not apply: doc is missing path: /x: missing value"),
+        );
+        check(
+            json!([{"op": "replace", "path": "/x", "value": 1}]),
+            Err("replace operation does not apply: doc is missing path: /x: missing value"),
+        );
+        check(
+            json!([{"op": "add", "path": "/x/y", "value": 1}]),
+            Err("add operation does not apply: doc is missing path: /x/y: missing value"),
+        );
+        check(
+            json!([{"op": "test", "path": "/a/b", "value": 1}]),
+            Err("testing value /a/b failed: test failed"),
+        );
+        check(
+            json!([{"op": "copy", "from": "/q", "path": "/z"}]),
+            Err("copy operation does not apply: doc is missing from path: /q: missing value"),
+        );
         check(json!({}), Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
     }
 
     #[test]
     fn too_many_operations_are_refused_before_any_is_done() {
-        let many: Vec<Value> = (0..=MAX_OPERATIONS).map(|_| json!({"op": "test", "path": "", "value": 1})).collect();
+        let many: Vec<Value> =
+            (0..=MAX_OPERATIONS).map(|_| json!({"op": "test", "path": "", "value": 1})).collect();
         let error = json_patch(&json!({}), &many.into()).unwrap_err();
         assert_eq!(error.code(), 413);
-        assert!(error.message.ends_with("The allowed maximum operations in a JSON patch is 10000, got 10001"));
+        assert!(
+            error.message.ends_with("The allowed maximum operations in a JSON patch is 10000, got 10001")
+        );
     }
 }

@@ -27,7 +27,8 @@ mod tests {
     #[test]
     fn nulls_delete_and_lists_are_replaced() {
         let original = json!({"a": {"b": 1, "c": [1, 2]}, "d": 1});
-        let merged = merge_patch(&original, &json!({"a": {"b": null, "c": [3], "e": {"f": null, "g": 1}}})).unwrap();
+        let merged =
+            merge_patch(&original, &json!({"a": {"b": null, "c": [3], "e": {"f": null, "g": 1}}})).unwrap();
         assert_eq!(merged, json!({"a": {"c": [3], "e": {"g": 1}}, "d": 1}));
         assert_eq!(merge_patch(&original, &json!([])).unwrap_err().code(), 400);
     }

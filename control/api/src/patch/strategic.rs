@@ -52,7 +52,11 @@ impl Place {
     fn member(self, key: &str) -> Result<(&'static Shape, Merge)> {
         match self {
             Self::Struct(of) => of.field(key).map(|f| (&f.shape, f.merge.clone())).ok_or_else(|| {
-                ApiError::bad_request(format!("unable to find api field in struct {} for the json field {}", of.short_name(), quote(key)))
+                ApiError::bad_request(format!(
+                    "unable to find api field in struct {} for the json field {}",
+                    of.short_name(),
+                    quote(key)
+                ))
             }),
             Self::Map(values) => Ok((values, Merge::default())),
             Self::Any => Ok((&Shape::Any, Merge::default())),
@@ -60,7 +64,11 @@ impl Place {
     }
 }
 
-fn merge_map(mut original: Map<String, Value>, mut patch: Map<String, Value>, place: Place) -> Result<Map<String, Value>> {
+fn merge_map(
+    mut original: Map<String, Value>,
+    mut patch: Map<String, Value>,
+    place: Place,
+) -> Result<Map<String, Value>> {
     if let Some(directive) = patch.get(PATCH) {
         return match directive.as_str() {
             Some("replace") => {
@@ -103,7 +111,12 @@ fn merge_member(original: &mut Map<String, Value>, key: String, patch: Value, pl
 }
 
 /// Merges a list that is marked `merge`; without a key it is a set of scalars.
-fn merge_list(original: Vec<Value>, patch: Vec<Value>, list: &'static Shape, key: Option<&'static str>) -> Result<Vec<Value>> {
+fn merge_list(
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    list: &'static Shape,
+    key: Option<&'static str>,
+) -> Result<Vec<Value>> {
     if original.is_empty() && patch.is_empty() {
         return Ok(original);
     }
@@ -144,7 +157,11 @@ fn merge_list(original: Vec<Value>, patch: Vec<Value>, list: &'static Shape, key
 }
 
 /// Obeys elements that carry `$patch` and takes them out of the patch.
-fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> Result<(Vec<Value>, Vec<Value>)> {
+fn special_elements(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>)> {
     let (mut rest, mut replace) = (Vec::with_capacity(patch.len()), false);
     for item in patch {
         let Value::Object(map) = &item else {
@@ -158,7 +175,9 @@ fn special_elements(mut original: Vec<Value>, patch: Vec<Value>, key: &str) -> R
                     original.retain(|o| o.get(key) != Some(value));
                 }
                 Some("replace") => replace = true,
-                Some("merge") => return Err(ApiError::bad_request("merging lists cannot yet be specified in the patch")),
+                Some("merge") => {
+                    return Err(ApiError::bad_request("merging lists cannot yet be specified in the patch"));
+                }
                 _ => return Err(unknown_directive(directive, map)),
             },
         }
@@ -181,7 +200,11 @@ fn retain_keys(original: &mut Map<String, Value>, patch: &mut Map<String, Value>
 }
 
 /// `$setElementOrder/FIELD`: merges FIELD at once and brings it into the given order.
-fn merge_ordered_lists(original: &mut Map<String, Value>, patch: &mut Map<String, Value>, place: Place) -> Result<()> {
+fn merge_ordered_lists(
+    original: &mut Map<String, Value>,
+    patch: &mut Map<String, Value>,
+    place: Place,
+) -> Result<()> {
     let malformed = || ApiError::bad_request("invalid patch format of setElementOrder list");
     let directives: Vec<String> = patch.keys().filter(|k| k.starts_with(ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
@@ -223,7 +246,8 @@ fn merge_ordered_lists(original: &mut Map<String, Value>, patch: &mut Map<String
 }
 
 fn delete_from_primitive_list(original: &mut Map<String, Value>, list: &str, gone: &Value) -> Result<()> {
-    let gone = gone.as_array().ok_or_else(|| ApiError::bad_request("invalid patch format of primitive list"))?;
+    let gone =
+        gone.as_array().ok_or_else(|| ApiError::bad_request("invalid patch format of primitive list"))?;
     if let Some(Value::Array(items)) = original.get_mut(list) {
         items.retain(|item| !gone.contains(item));
     }
@@ -246,7 +270,10 @@ fn without_directives(value: Value) -> Value {
         }
         Value::Array(items) => {
             let deletes = |item: &Value| item.get(PATCH).is_some_and(|d| d == "delete");
-            let bare_replace = |item: &Value| item.get(PATCH).is_some_and(|d| d == "replace") && item.as_object().is_some_and(|m| m.len() == 1);
+            let bare_replace = |item: &Value| {
+                item.get(PATCH).is_some_and(|d| d == "replace")
+                    && item.as_object().is_some_and(|m| m.len() == 1)
+            };
             items.into_iter().filter(|i| !deletes(i) && !bare_replace(i)).map(without_directives).collect()
         }
         other => other,
@@ -258,7 +285,11 @@ fn no_merge_key(item: &Value, key: &str) -> ApiError {
 }
 
 fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> ApiError {
-    does_not_apply(format!("unknown patch type: {} in map: {}", go_print(directive), go_print(&Value::Object(map.clone()))))
+    does_not_apply(format!(
+        "unknown patch type: {} in map: {}",
+        go_print(directive),
+        go_print(&Value::Object(map.clone()))
+    ))
 }
 
 #[cfg(test)]

@@ -28,8 +28,20 @@ const CORE: Resource = Resource {
     strategy: &Generic,
 };
 const APPS: Resource = Resource { group: "apps", ..CORE };
-const AUTHENTICATION: Resource = Resource { group: "authentication.k8s.io", namespaced: false, verbs: CREATE, strategy: &kinds::REVIEW, ..CORE };
-const AUTHORIZATION: Resource = Resource { group: "authorization.k8s.io", namespaced: false, verbs: CREATE, strategy: &kinds::REVIEW, ..CORE };
+const AUTHENTICATION: Resource = Resource {
+    group: "authentication.k8s.io",
+    namespaced: false,
+    verbs: CREATE,
+    strategy: &kinds::REVIEW,
+    ..CORE
+};
+const AUTHORIZATION: Resource = Resource {
+    group: "authorization.k8s.io",
+    namespaced: false,
+    verbs: CREATE,
+    strategy: &kinds::REVIEW,
+    ..CORE
+};
 const COORDINATION: Resource = Resource { group: "coordination.k8s.io", ..CORE };
 const DISCOVERY: Resource = Resource { group: "discovery.k8s.io", ..CORE };
 const EVENTS: Resource = Resource { group: "events.k8s.io", ..CORE };
@@ -37,7 +49,11 @@ const NETWORKING: Resource = Resource { group: "networking.k8s.io", namespaced: 
 const RBAC: Resource = Resource { group: "rbac.authorization.k8s.io", ..CORE };
 
 /// A subresource that takes and gives the object itself.
-const fn own(name: &'static str, verbs: &'static [&'static str], of: (&'static str, &'static str, &'static str)) -> Subresource {
+const fn own(
+    name: &'static str,
+    verbs: &'static [&'static str],
+    of: (&'static str, &'static str, &'static str),
+) -> Subresource {
     Subresource { name, group: of.0, version: "v1", kind: of.1, type_name: of.2, verbs }
 }
 
@@ -63,7 +79,8 @@ const BINDING: (&str, &str, &str) = ("", "Binding", "io.k8s.api.core.v1.Binding"
 const DAEMON_SET: (&str, &str, &str) = ("apps", "DaemonSet", "io.k8s.api.apps.v1.DaemonSet");
 const DEPLOYMENT: (&str, &str, &str) = ("apps", "Deployment", "io.k8s.api.apps.v1.Deployment");
 const REPLICA_SET: (&str, &str, &str) = ("apps", "ReplicaSet", "io.k8s.api.apps.v1.ReplicaSet");
-const SERVICE_CIDR: (&str, &str, &str) = ("networking.k8s.io", "ServiceCIDR", "io.k8s.api.networking.v1.ServiceCIDR");
+const SERVICE_CIDR: (&str, &str, &str) =
+    ("networking.k8s.io", "ServiceCIDR", "io.k8s.api.networking.v1.ServiceCIDR");
 
 const POD_SUBRESOURCES: &[Subresource] = &[
     stream("attach", "PodAttachOptions", STREAM),

@@ -20,7 +20,8 @@ const SCALARS: [(&str, Shape); 6] = [
 
 /// Tables of all `definitions` that are objects with fields.
 pub(super) fn tables(definitions: Map<String, Value>) -> Tables {
-    let mut names: Vec<&String> = definitions.iter().filter(|(name, _)| scalar(name).is_none()).map(|(name, _)| name).collect();
+    let mut names: Vec<&String> =
+        definitions.iter().filter(|(name, _)| scalar(name).is_none()).map(|(name, _)| name).collect();
     names.sort();
     let by_name: HashMap<String, TypeId> =
         names.iter().enumerate().map(|(i, name)| ((*name).clone(), TypeId(i as u32))).collect();
@@ -33,8 +34,13 @@ fn scalar(name: &str) -> Option<Shape> {
 }
 
 fn type_of(name: &str, schema: &Value, by_name: &HashMap<String, TypeId>) -> Type {
-    let required: HashSet<&str> =
-        schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let required: HashSet<&str> = schema
+        .get("required")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     let mut fields: Vec<Field> = schema
         .get("properties")
         .and_then(Value::as_object)
@@ -66,7 +72,9 @@ fn shape(schema: &Value, by_name: &HashMap<String, TypeId>) -> Shape {
         ("integer", "int32") => Shape::Int32,
         ("integer", _) => Shape::Int64,
         ("number", _) => Shape::Number,
-        ("array", _) => Shape::List(Box::new(schema.get("items").map_or(Shape::Any, |items| shape(items, by_name)))),
+        ("array", _) => {
+            Shape::List(Box::new(schema.get("items").map_or(Shape::Any, |items| shape(items, by_name))))
+        }
         ("object", _) => match schema.get("additionalProperties") {
             Some(values) => Shape::Map(Box::new(shape(values, by_name))),
             None => Shape::Any,

@@ -39,7 +39,8 @@ pub struct Merge {
 
 static TABLE: &str = include_str!("merge.tsv");
 
-static ROWS: LazyLock<HashMap<(&'static str, &'static str), [&'static str; 5]>> = LazyLock::new(|| rows().collect());
+static ROWS: LazyLock<HashMap<(&'static str, &'static str), [&'static str; 5]>> =
+    LazyLock::new(|| rows().collect());
 
 fn rows() -> impl Iterator<Item = ((&'static str, &'static str), [&'static str; 5])> {
     TABLE.lines().filter(|line| !line.starts_with('#')).map(|line| {
@@ -57,9 +58,16 @@ pub fn of(type_name: &str, field: &str) -> Merge {
 
 /// The raw marks of a field, as OpenAPI writes them: pairs of extension name and value.
 pub(crate) fn extensions(type_name: &str, field: &str) -> Vec<(&'static str, serde_json::Value)> {
-    let Some([list_type, keys, strategy, key, map_type]) = ROWS.get(&(type_name, field)) else { return Vec::new() };
+    let Some([list_type, keys, strategy, key, map_type]) = ROWS.get(&(type_name, field)) else {
+        return Vec::new();
+    };
     let mut out = Vec::new();
-    for (name, text) in [("x-kubernetes-list-type", list_type), ("x-kubernetes-patch-strategy", strategy), ("x-kubernetes-patch-merge-key", key), ("x-kubernetes-map-type", map_type)] {
+    for (name, text) in [
+        ("x-kubernetes-list-type", list_type),
+        ("x-kubernetes-patch-strategy", strategy),
+        ("x-kubernetes-patch-merge-key", key),
+        ("x-kubernetes-map-type", map_type),
+    ] {
         if !text.is_empty() {
             out.push((name, (*text).into()));
         }
@@ -101,7 +109,10 @@ mod tests {
             let is_list = matches!(reached.shape, Shape::List(_));
             assert_eq!(!cells[0].is_empty() || merge.patch_merge, is_list, "{type_name}.{field}");
             if merge.patch_key.is_some() || merge.list_type == ListType::Map {
-                assert!(matches!(&reached.shape, Shape::List(item) if matches!(**item, Shape::Struct(_))), "{type_name}.{field}");
+                assert!(
+                    matches!(&reached.shape, Shape::List(item) if matches!(**item, Shape::Struct(_))),
+                    "{type_name}.{field}"
+                );
             }
         }
     }

@@ -1,6 +1,9 @@
 //! The Rust types from which all definitions are reached.
 
-use k8s_openapi::api::{apps, authentication, authorization, autoscaling, coordination, core, discovery, events, networking, policy, rbac};
+use k8s_openapi::api::{
+    apps, authentication, authorization, autoscaling, coordination, core, discovery, events, networking,
+    policy, rbac,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta;
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
@@ -41,7 +44,8 @@ pub(crate) fn definitions() -> Map<String, Value> {
 
 /// k8s-openapi's structs make `metadata` mandatory in objects; the API does not.
 fn relax_metadata(schema: &mut Value) {
-    let is_object = schema.pointer("/properties/apiVersion").is_some() && schema.pointer("/properties/kind").is_some();
+    let is_object =
+        schema.pointer("/properties/apiVersion").is_some() && schema.pointer("/properties/kind").is_some();
     if let Some(required) = schema.get_mut("required").and_then(Value::as_array_mut).filter(|_| is_object) {
         required.retain(|name| name != "metadata");
     }

@@ -35,9 +35,14 @@ impl FieldSelector {
             if part.is_empty() {
                 continue;
             }
-            let (field, value, equal) = split_term(part)
-                .ok_or_else(|| ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'")))?;
-            terms.push(FieldTerm { field: field.to_owned(), value: unescape(value).map_err(ApiError::bad_request)?, equal });
+            let (field, value, equal) = split_term(part).ok_or_else(|| {
+                ApiError::bad_request(format!("invalid selector: '{text}'; can't understand '{part}'"))
+            })?;
+            terms.push(FieldTerm {
+                field: field.to_owned(),
+                value: unescape(value).map_err(ApiError::bad_request)?,
+                equal,
+            });
         }
         Ok(Self { terms })
     }
@@ -54,7 +59,10 @@ impl FieldSelector {
                 continue;
             }
             return Err(ApiError::bad_request(if offered.is_empty() {
-                format!("{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"", quote(&term.field))
+                format!(
+                    "{} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                    quote(&term.field)
+                )
             } else {
                 format!("field label not supported: {}", term.field)
             }));
@@ -136,9 +144,13 @@ fn unescape(value: &str) -> Result<String, String> {
         match c {
             '\\' => match chars.next() {
                 Some(c @ ('\\' | ',' | '=')) => out.push(c),
-                _ => return Err(format!("invalid field selector: invalid escape sequence in value: {value}")),
+                _ => {
+                    return Err(format!("invalid field selector: invalid escape sequence in value: {value}"));
+                }
             },
-            ',' | '=' => return Err(format!("invalid field selector: unescaped character in value: {value}")),
+            ',' | '=' => {
+                return Err(format!("invalid field selector: unescaped character in value: {value}"));
+            }
             c => out.push(c),
         }
     }

@@ -85,7 +85,8 @@ pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, String> {
     loop {
         match parser.peek_value() {
             (Token::Identifier | Token::Not, _) => {
-                requirements.push(parser.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
+                requirements
+                    .push(parser.requirement().map_err(|e| format!("unable to parse requirement: {e}"))?);
                 match parser.next_value() {
                     (Token::End, _) => return Ok(requirements),
                     (Token::Comma, _) => match parser.peek_value() {
@@ -96,7 +97,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Requirement>, String> {
                 }
             }
             (Token::End, _) => return Ok(requirements),
-            (_, found) => return Err(format!("found '{found}', expected: !, identifier, or 'end of string'")),
+            (_, found) => {
+                return Err(format!("found '{found}', expected: !, identifier, or 'end of string'"));
+            }
         }
     }
 }
@@ -148,7 +151,11 @@ impl Parser {
             return Requirement::new(key, operator, Vec::new()).map_err(|e| e.to_string());
         }
         let operator = self.operator()?;
-        let values = if matches!(operator, Operator::In | Operator::NotIn) { self.value_set()? } else { vec![self.exact_value()?] };
+        let values = if matches!(operator, Operator::In | Operator::NotIn) {
+            self.value_set()?
+        } else {
+            vec![self.exact_value()?]
+        };
         Requirement::new(key, operator, values).map_err(|e| e.to_string())
     }
 
@@ -211,7 +218,9 @@ impl Parser {
                     }
                     expect_value = true;
                 }
-                (_, found) if expect_value => return Err(format!("found '{found}', expected: ',', or identifier")),
+                (_, found) if expect_value => {
+                    return Err(format!("found '{found}', expected: ',', or identifier"));
+                }
                 (_, found) => return Err(format!("found '{found}', expected: ',' or ')'")),
             }
         }

@@ -51,13 +51,21 @@ fn bad_label_selectors_get_upstreams_words() {
         ("a=b c", "found 'c', expected: ',' or 'end of string'"),
         ("=a", "found '=', expected: !, identifier, or 'end of string'"),
         ("a=(", "unable to parse requirement: found '(', expected: identifier"),
-        ("a>b", "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer"),
+        (
+            "a>b",
+            "unable to parse requirement: values[0]: Invalid value: \"b\": for 'Gt', 'Lt' operators, the value must be an integer",
+        ),
     ] {
         let error = LabelSelector::parse(selector).unwrap_err();
         assert_eq!((error.code(), error.message.as_str()), (400, message), "{selector}");
     }
     let error = LabelSelector::parse("a=b/c").unwrap_err().message;
-    assert!(error.starts_with("unable to parse requirement: values[0][a]: Invalid value: \"b/c\": a valid label must be"), "{error}");
+    assert!(
+        error.starts_with(
+            "unable to parse requirement: values[0][a]: Invalid value: \"b/c\": a valid label must be"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -69,11 +77,19 @@ fn label_selectors_print_canonically() {
 
 #[test]
 fn selector_objects() {
-    let selects = |selector: Value, labels: Value| LabelSelector::from_object(Some(&selector)).unwrap().matches_map(Some(&labels));
+    let selects = |selector: Value, labels: Value| {
+        LabelSelector::from_object(Some(&selector)).unwrap().matches_map(Some(&labels))
+    };
     assert!(selects(json!({}), json!({})));
     assert!(selects(json!({"matchLabels": {"a": "b"}}), json!({"a": "b", "c": "d"})));
-    assert!(!selects(json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "DoesNotExist"}]}), json!({"a": "b", "c": "d"})));
-    assert!(selects(json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x", "b"]}]}), json!({"a": "b"})));
+    assert!(!selects(
+        json!({"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "DoesNotExist"}]}),
+        json!({"a": "b", "c": "d"})
+    ));
+    assert!(selects(
+        json!({"matchExpressions": [{"key": "a", "operator": "In", "values": ["x", "b"]}]}),
+        json!({"a": "b"})
+    ));
     assert!(!LabelSelector::from_object(None).unwrap().matches_map(Some(&json!({}))));
     let wrong = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
     assert_eq!(
@@ -101,7 +117,10 @@ fn field_selectors() {
     assert!(!selects(r"metadata.name!=a\,b"));
     assert!(selects("spec.nodeName="));
     assert!(!selects("spec.nodeName=x"));
-    assert_eq!(FieldSelector::parse("abc").unwrap_err().message, "invalid selector: 'abc'; can't understand 'abc'");
+    assert_eq!(
+        FieldSelector::parse("abc").unwrap_err().message,
+        "invalid selector: 'abc'; can't understand 'abc'"
+    );
     assert_eq!(FieldSelector::parse(r"a=b\,c").unwrap().to_string(), r"a=b\,c");
 }
 

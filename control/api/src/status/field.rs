@@ -80,7 +80,12 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    fn new(kind: FieldErrorKind, path: impl Into<String>, value: impl Into<Value>, detail: impl Into<String>) -> Self {
+    fn new(
+        kind: FieldErrorKind,
+        path: impl Into<String>,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) -> Self {
         Self { kind, path: path.into(), value: value.into(), detail: detail.into() }
     }
 
@@ -136,7 +141,12 @@ impl FieldError {
     #[must_use]
     pub fn too_long(path: impl Into<String>, max_bytes: usize) -> Self {
         let unit = if max_bytes == 1 { "byte" } else { "bytes" };
-        Self::new(FieldErrorKind::TooLong, path, Value::Null, format!("may not be more than {max_bytes} {unit}"))
+        Self::new(
+            FieldErrorKind::TooLong,
+            path,
+            Value::Null,
+            format!("may not be more than {max_bytes} {unit}"),
+        )
     }
 
     /// The list has `actual` items and may have `max`.
@@ -212,7 +222,10 @@ mod tests {
             (FieldError::invalid("a", "x\"y", "why"), r#"a: Invalid value: "x\"y": why"#),
             (FieldError::invalid("a", json!({"k": 1}), "why"), r#"a: Invalid value: {"k":1}: why"#),
             (FieldError::invalid("a", Value::Null, "why"), "a: Invalid value: null: why"),
-            (FieldError::not_supported("a", "z", &["x", "y"]), r#"a: Unsupported value: "z": supported values: "x", "y""#),
+            (
+                FieldError::not_supported("a", "z", &["x", "y"]),
+                r#"a: Unsupported value: "z": supported values: "x", "y""#,
+            ),
             (FieldError::duplicate("a", "z"), r#"a: Duplicate value: "z""#),
             (FieldError::not_found("a", "z"), r#"a: Not found: "z""#),
             (FieldError::forbidden("a", "why"), "a: Forbidden: why"),

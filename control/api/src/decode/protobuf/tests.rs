@@ -55,7 +55,18 @@ fn target(group: &str, version: &str, plural: &str) -> Target {
 
 #[test]
 fn access_review_of_kubectl_auth_can_i() {
-    let attributes = group(1, &[text(1, "default"), text(2, "list"), text(3, ""), text(4, "*"), text(5, "pods"), text(6, ""), text(7, "")]);
+    let attributes = group(
+        1,
+        &[
+            text(1, "default"),
+            text(2, "list"),
+            text(3, ""),
+            text(4, "*"),
+            text(5, "pods"),
+            text(6, ""),
+            text(7, ""),
+        ],
+    );
     // Go writes the empty metadata and status as well.
     let metadata = group(1, &[text(1, ""), text(2, ""), text(5, ""), int(7, 0), bytes(8, &[])]);
     let body = envelope(
@@ -76,10 +87,38 @@ fn access_review_of_kubectl_auth_can_i() {
     );
 }
 
+/// Bytes recorded from kubectl 1.32: `kubectl auth can-i create deployments.apps -n x`, `kubectl create token x`.
+#[test]
+fn bodies_recorded_from_kubectl() {
+    let can_i = b"k8s\x00\n2\n\x17authorization.k8s.io/v1\x12\x17SelfSubjectAccessReview\x12D\n\x10\n\x00\x12\x00\x1a\x00\"\x00*\x002\x008\x00B\x00\x12&\n$\n\x01x\x12\x06create\x1a\x04apps\"\x00*\x0bdeployments2\x00:\x00\x1a\x08\x08\x00\x12\x00\x1a\x00 \x00\x1a\x00\"\x00";
+    check(
+        &target("authorization.k8s.io", "v1", "selfsubjectaccessreviews"),
+        can_i,
+        json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "metadata": {"generation": 0},
+            "spec": {"resourceAttributes": {"namespace": "x", "verb": "create", "group": "apps", "resource": "deployments"}},
+            "status": {"allowed": false, "denied": false},
+        }),
+    );
+    let token = b"k8s\x00\n(\n\x18authentication.k8s.io/v1\x12\x0cTokenRequest\x12\x1a\n\x10\n\x00\x12\x00\x1a\x00\"\x00*\x002\x008\x00B\x00\x12\x00\x1a\x04\n\x00\x12\x00\x1a\x00\"\x00";
+    let accounts = registry::lookup("", "v1", "serviceaccounts").unwrap();
+    check(
+        &Target::subresource(accounts.subresource("token").unwrap()),
+        token,
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "metadata": {"generation": 0}, "spec": {}, "status": {}}),
+    );
+}
+
 #[test]
 fn maps_of_lists_come_wrapped() {
     let extra = group(5, &[text(1, "scopes"), group(2, &[text(1, "a"), text(1, "b")])]);
-    let body = envelope("authorization.k8s.io/v1", "SubjectAccessReview", &[group(2, &[text(3, "jane"), text(4, "dev"), text(4, "ops"), extra])]);
+    let body = envelope(
+        "authorization.k8s.io/v1",
+        "SubjectAccessReview",
+        &[group(2, &[text(3, "jane"), text(4, "dev"), text(4, "ops"), extra])],
+    );
     check(
         &target("authorization.k8s.io", "v1", "subjectaccessreviews"),
         &body,
@@ -94,11 +133,26 @@ fn maps_of_lists_come_wrapped() {
 #[test]
 fn pods_with_inlined_messages_quantities_and_times() {
     let limit = group(1, &[text(1, "cpu"), group(2, &[text(1, "100m")])]);
-    let probe = group(10, &[group(1, &[group(2, &[text(1, "/ok"), group(2, &[int(1, 1), int(2, 0), text(3, "http")])])]), int(2, 5)]);
-    let environment = group(7, &[text(1, "A"), group(3, &[group(3, &[group(1, &[text(1, "cm")]), text(2, "key")])])]);
+    let probe = group(
+        10,
+        &[
+            group(1, &[group(2, &[text(1, "/ok"), group(2, &[int(1, 1), int(2, 0), text(3, "http")])])]),
+            int(2, 5),
+        ],
+    );
+    let environment =
+        group(7, &[text(1, "A"), group(3, &[group(3, &[group(1, &[text(1, "cm")]), text(2, "key")])])]);
     let container = group(2, &[text(1, "main"), text(2, "echo"), environment, group(8, &[limit]), probe]);
     let volume = group(1, &[text(1, "tmp"), group(2, &[group(2, &[text(1, "Memory")])])]);
-    let metadata = group(1, &[text(1, "p"), text(3, "default"), group(8, &[int(1, 1_795_343_317)]), group(11, &[text(1, "app"), text(2, "web")])]);
+    let metadata = group(
+        1,
+        &[
+            text(1, "p"),
+            text(3, "default"),
+            group(8, &[int(1, 1_795_343_317)]),
+            group(11, &[text(1, "app"), text(2, "web")]),
+        ],
+    );
     let spec = group(2, &[volume, container, int(4, 0), int(11, 0)]);
     check(
         &target("", "v1", "pods"),
@@ -126,7 +180,8 @@ fn pods_with_inlined_messages_quantities_and_times() {
 #[test]
 fn delete_options_come_under_any_version() {
     let body = envelope("policy/v1", "DeleteOptions", &[int(1, 30), text(4, "Background")]);
-    let decoded = decode::body(&body, MediaType::Protobuf, &Target::DELETE_OPTIONS, FieldValidation::Strict).unwrap();
+    let decoded =
+        decode::body(&body, MediaType::Protobuf, &Target::DELETE_OPTIONS, FieldValidation::Strict).unwrap();
     assert_eq!(decoded.object["gracePeriodSeconds"], 30);
     assert_eq!(decoded.object["propagationPolicy"], "Background");
 }

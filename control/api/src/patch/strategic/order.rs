@@ -20,7 +20,8 @@ fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
 
 /// Brings `merged` into order: elements named by `wanted` in its order, the others interleaved by their order in `live`.
 pub(super) fn arrange(merged: Vec<Value>, wanted: &[Value], live: &[Value], key: Option<&str>) -> Vec<Value> {
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(|item| position(wanted, item, key).is_some());
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) =
+        merged.into_iter().partition(|item| position(wanted, item, key).is_some());
     named.sort_by_key(|item| position(wanted, item, key));
     others.sort_by_key(|item| position(live, item, key).unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(named.len() + others.len());

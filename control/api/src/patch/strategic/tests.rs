@@ -37,20 +37,37 @@ fn maps_merge_and_nulls_delete() {
         json!({"metadata": {"labels": {"b": null, "c": "3"}}, "spec": {"paused": null, "replicas": 2}}),
         json!({"metadata": {"labels": {"a": "1", "c": "3"}}, "spec": {"replicas": 2}}),
     );
-    check(POD, json!({}), json!({"metadata": {"labels": {"a": null, "b": "1"}}}), json!({"metadata": {"labels": {"b": "1"}}}));
+    check(
+        POD,
+        json!({}),
+        json!({"metadata": {"labels": {"a": null, "b": "1"}}}),
+        json!({"metadata": {"labels": {"b": "1"}}}),
+    );
 }
 
 #[test]
 fn containers_merge_by_name_and_keep_their_order() {
     let original = json!([{"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "1"}]);
-    containers(original.clone(), json!([{"name": "b", "image": "2"}]), json!([{"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "2"}]));
+    containers(
+        original.clone(),
+        json!([{"name": "b", "image": "2"}]),
+        json!([{"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "2"}]),
+    );
     containers(
         original.clone(),
         json!([{"name": "c", "image": "3"}]),
         json!([{"name": "c", "image": "3"}, {"name": "a", "image": "1", "tty": true}, {"name": "b", "image": "1"}]),
     );
-    containers(original.clone(), json!([{"name": "a", "tty": null}]), json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]));
-    containers(original.clone(), json!([{"$patch": "delete", "name": "a"}]), json!([{"name": "b", "image": "1"}]));
+    containers(
+        original.clone(),
+        json!([{"name": "a", "tty": null}]),
+        json!([{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]),
+    );
+    containers(
+        original.clone(),
+        json!([{"$patch": "delete", "name": "a"}]),
+        json!([{"name": "b", "image": "1"}]),
+    );
     containers(original.clone(), json!([{"$patch": "replace"}, {"name": "z"}]), json!([{"name": "z"}]));
     containers(original, json!([{"name": "a", "$patch": "replace"}, {"name": "z"}]), json!([{"name": "z"}]));
 }
@@ -111,6 +128,31 @@ fn kubectl_apply_removes_an_element_and_keeps_the_order() {
     );
 }
 
+/// The patch that kubectl 1.32 sent when a manifest lost a container and a variable and changed an image, a variable and the order.
+#[test]
+fn a_patch_recorded_from_kubectl_apply() {
+    check(
+        DEPLOYMENT,
+        json!({"spec": {"replicas": 1, "template": {"spec": {"containers": [
+            {"name": "a", "image": "echo:1", "imagePullPolicy": "IfNotPresent"},
+            {"name": "gone", "image": "x"},
+            {"name": "b", "image": "echo:1", "env": [{"name": "A", "value": "1"}], "terminationMessagePath": "/dev/termination-log"},
+        ]}}}}),
+        json!({"spec": {"replicas": 2, "template": {"spec": {
+            "$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+            "containers": [
+                {"$setElementOrder/env": [{"name": "B"}], "env": [{"name": "B", "value": "2"}, {"$patch": "delete", "name": "A"}],
+                 "image": "echo:2", "name": "b", "ports": [{"containerPort": 80}]},
+                {"$patch": "delete", "name": "gone"},
+            ],
+        }}}}),
+        json!({"spec": {"replicas": 2, "template": {"spec": {"containers": [
+            {"name": "b", "image": "echo:2", "env": [{"name": "B", "value": "2"}], "terminationMessagePath": "/dev/termination-log", "ports": [{"containerPort": 80}]},
+            {"name": "a", "image": "echo:1", "imagePullPolicy": "IfNotPresent"},
+        ]}}}}),
+    );
+}
+
 #[test]
 fn retain_keys_clears_the_other_members_of_a_union() {
     check(
@@ -137,23 +179,49 @@ fn retain_keys_clears_the_other_members_of_a_union() {
 #[test]
 fn lists_of_scalars_are_sets_where_marked_and_replaced_elsewhere() {
     let finalizers = |list: Value| json!({"metadata": {"finalizers": list}});
-    check(POD, finalizers(json!(["a", "b"])), finalizers(json!(["c", "a"])), finalizers(json!(["c", "a", "b"])));
+    check(
+        POD,
+        finalizers(json!(["a", "b"])),
+        finalizers(json!(["c", "a"])),
+        finalizers(json!(["c", "a", "b"])),
+    );
     check(
         POD,
         finalizers(json!(["a", "b", "c"])),
         json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["b"], "$setElementOrder/finalizers": ["c", "a"]}}),
         finalizers(json!(["c", "a"])),
     );
-    check(NODE, json!({"spec": {"taints": [{"key": "a"}]}}), json!({"spec": {"taints": [{"key": "b"}]}}), json!({"spec": {"taints": [{"key": "b"}]}}));
-    check(NODE, json!({"spec": {"taints": [{"key": "a"}]}}), json!({"spec": {"taints": null}}), json!({"spec": {}}));
+    check(
+        NODE,
+        json!({"spec": {"taints": [{"key": "a"}]}}),
+        json!({"spec": {"taints": [{"key": "b"}]}}),
+        json!({"spec": {"taints": [{"key": "b"}]}}),
+    );
+    check(
+        NODE,
+        json!({"spec": {"taints": [{"key": "a"}]}}),
+        json!({"spec": {"taints": null}}),
+        json!({"spec": {}}),
+    );
 }
 
 #[test]
 fn map_directives() {
     let selector = |map: Value| json!({"spec": {"nodeSelector": map}});
-    check(POD, selector(json!({"a": "1"})), selector(json!({"$patch": "replace", "b": "2"})), selector(json!({"b": "2"})));
+    check(
+        POD,
+        selector(json!({"a": "1"})),
+        selector(json!({"$patch": "replace", "b": "2"})),
+        selector(json!({"b": "2"})),
+    );
     check(POD, selector(json!({"a": "1"})), selector(json!({"$patch": "delete"})), selector(json!({})));
-    refused(POD, selector(json!({"a": "1"})), selector(json!({"$patch": "mix"})), 422, "unknown patch type: mix in map: map[$patch:mix]");
+    refused(
+        POD,
+        selector(json!({"a": "1"})),
+        selector(json!({"$patch": "mix"})),
+        422,
+        "unknown patch type: mix in map: map[$patch:mix]",
+    );
 }
 
 #[test]
@@ -175,11 +243,41 @@ fn new_values_lose_their_directives() {
 #[test]
 fn malformed_patches_say_why() {
     let pod = || json!({"spec": {"containers": [{"name": "a"}]}});
-    refused(POD, pod(), json!({"spec": {"containers": [{"image": "x"}]}}), 400, "map: map[image:x] does not contain declared merge key: name");
-    refused(POD, pod(), json!({"spec": {"$setElementOrder/containers": 1}}), 400, "invalid patch format of setElementOrder list");
-    refused(POD, pod(), json!({"spec": {"$setElementOrder/container": []}}), 400, "unable to find api field in struct PodSpec for the json field \"container\"");
-    refused(POD, pod(), json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}), 400, "merging lists cannot yet be specified in the patch");
-    refused(POD, json!({"metadata": {"finalizers": ["a"]}}), json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}), 400, "invalid patch format of primitive list");
+    refused(
+        POD,
+        pod(),
+        json!({"spec": {"containers": [{"image": "x"}]}}),
+        400,
+        "map: map[image:x] does not contain declared merge key: name",
+    );
+    refused(
+        POD,
+        pod(),
+        json!({"spec": {"$setElementOrder/containers": 1}}),
+        400,
+        "invalid patch format of setElementOrder list",
+    );
+    refused(
+        POD,
+        pod(),
+        json!({"spec": {"$setElementOrder/container": []}}),
+        400,
+        "unable to find api field in struct PodSpec for the json field \"container\"",
+    );
+    refused(
+        POD,
+        pod(),
+        json!({"spec": {"containers": [{"name": "a", "$patch": "merge"}]}}),
+        400,
+        "merging lists cannot yet be specified in the patch",
+    );
+    refused(
+        POD,
+        json!({"metadata": {"finalizers": ["a"]}}),
+        json!({"metadata": {"$deleteFromPrimitiveList/finalizers": "a"}}),
+        400,
+        "invalid patch format of primitive list",
+    );
     refused(POD, pod(), json!([]), 400, "invalid JSON document");
 }
 
