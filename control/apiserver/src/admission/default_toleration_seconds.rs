@@ -33,7 +33,9 @@ fn tolerate(pod: &mut Value) {
 
 /// Whether a toleration says something about eviction by `taint`; an empty key or effect means all.
 fn speaks_of(toleration: &Value, taint: &str) -> bool {
-    let is = |field: &str, wanted: &str| matches!(toleration[field].as_str(), None | Some("")) || toleration[field] == wanted;
+    let is = |field: &str, wanted: &str| {
+        matches!(toleration[field].as_str(), None | Some("")) || toleration[field] == wanted
+    };
     is("key", taint) && is("effect", "NoExecute")
 }
 

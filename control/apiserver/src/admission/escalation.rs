@@ -14,9 +14,14 @@ use crate::auth::rules::{Rule, quoted_list, uncovered};
 
 type Authorize<'a> = &'a dyn Fn(&Attributes) -> Decision;
 
-pub(super) fn validate(policy: &Policy, authorize: Authorize<'_>, request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
+pub(super) fn validate(
+    policy: &Policy,
+    authorize: Authorize<'_>,
+    request: &AdmissionRequest<'_>,
+) -> Result<(), ApiError> {
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
-    if request.resource.group != "rbac.authorization.k8s.io" || !writes || is_master(&request.attributes.user) {
+    if request.resource.group != "rbac.authorization.k8s.io" || !writes || is_master(&request.attributes.user)
+    {
         return Ok(());
     }
     let Some(object) = &request.object else { return Ok(()) };
@@ -35,7 +40,8 @@ fn role(
     new: &Value,
     old: Option<&Value>,
 ) -> Result<(), String> {
-    let unchanged = old.is_some_and(|old| old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]);
+    let unchanged = old
+        .is_some_and(|old| old["rules"] == new["rules"] && old["aggregationRule"] == new["aggregationRule"]);
     let name = new["metadata"]["name"].as_str().unwrap_or_default();
     let escalate = ask(request, "escalate", request.resource.plural, &request.attributes.namespace, name);
     if unchanged || authorize(&escalate) == Decision::Allow {
@@ -57,7 +63,8 @@ fn binding(
     new: &Value,
     old: Option<&Value>,
 ) -> Result<(), String> {
-    let unchanged = old.is_some_and(|old| old["subjects"] == new["subjects"] && old["roleRef"] == new["roleRef"]);
+    let unchanged =
+        old.is_some_and(|old| old["subjects"] == new["subjects"] && old["roleRef"] == new["roleRef"]);
     let namespace = &request.attributes.namespace;
     let role_ref = &new["roleRef"];
     let plural = if role_ref["kind"] == "ClusterRole" { "clusterroles" } else { "roles" };
@@ -147,7 +154,9 @@ mod tests {
             Value::Null,
             ROLES,
             role_of(&["get", "delete"]),
-            Some("roles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}"),
+            Some(
+                "roles.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"delete\"]}",
+            ),
         );
         let escalate = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["escalate"]}]);
         check(jane(), escalate, ROLES, role_of(&["delete"]), None);
@@ -164,7 +173,9 @@ mod tests {
             Value::Null,
             BINDINGS,
             to("ClusterRole", "all"),
-            Some("rolebindings.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}"),
+            Some(
+                "rolebindings.rbac.authorization.k8s.io \"x\" is forbidden: user \"jane\" (groups=[\"system:authenticated\"]) is attempting to grant RBAC permissions not currently held:\n{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}",
+            ),
         );
         let bind = json!([{"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "resourceNames": ["all"], "verbs": ["bind"]}]);
         check(jane(), bind, BINDINGS, to("ClusterRole", "all"), None);
@@ -173,7 +184,9 @@ mod tests {
             Value::Null,
             BINDINGS,
             to("Role", "missing"),
-            Some(r#"rolebindings.rbac.authorization.k8s.io "x" is forbidden: role.rbac.authorization.k8s.io "missing" not found"#),
+            Some(
+                r#"rolebindings.rbac.authorization.k8s.io "x" is forbidden: role.rbac.authorization.k8s.io "missing" not found"#,
+            ),
         );
     }
 }

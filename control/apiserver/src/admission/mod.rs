@@ -76,7 +76,9 @@ impl AdmissionRequest<'_> {
 
     /// Whether this writes `plural` of the core group itself, not a subresource.
     fn is(&self, plural: &str) -> bool {
-        self.resource.group.is_empty() && self.resource.plural == plural && self.attributes.subresource.is_empty()
+        self.resource.group.is_empty()
+            && self.resource.plural == plural
+            && self.attributes.subresource.is_empty()
     }
 }
 

@@ -13,12 +13,15 @@ const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
 pub(super) async fn admit(registry: &Registry, request: &AdmissionRequest<'_>) -> Result<(), ApiError> {
     let attributes = request.attributes;
-    if request.is("namespaces") && request.operation == Operation::Delete && IMMORTAL.contains(&attributes.name.as_str())
+    if request.is("namespaces")
+        && request.operation == Operation::Delete
+        && IMMORTAL.contains(&attributes.name.as_str())
     {
         return Err(request.forbidden("this namespace may not be deleted"));
     }
     let namespace = attributes.namespace.as_str();
-    let applies = request.resource.namespaced && !namespace.is_empty() && request.operation != Operation::Delete;
+    let applies =
+        request.resource.namespaced && !namespace.is_empty() && request.operation != Operation::Delete;
     // One may ask about permissions in a namespace that does not exist yet.
     if !applies || attributes.resource == "localsubjectaccessreviews" {
         return Ok(());
@@ -35,7 +38,11 @@ pub(super) async fn admit(registry: &Registry, request: &AdmissionRequest<'_>) -
     Ok(())
 }
 
-fn check_not_terminating(request: &AdmissionRequest<'_>, name: &str, namespace: &Value) -> Result<(), ApiError> {
+fn check_not_terminating(
+    request: &AdmissionRequest<'_>,
+    name: &str,
+    namespace: &Value,
+) -> Result<(), ApiError> {
     let deleted = !namespace["metadata"]["deletionTimestamp"].is_null();
     if !deleted && namespace["status"]["phase"] != "Terminating" {
         return Ok(());

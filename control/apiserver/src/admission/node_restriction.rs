@@ -23,9 +23,10 @@ pub(super) async fn admit(registry: &Registry, request: &AdmissionRequest<'_>) -
         ("", "pods", "") => pod(node, request),
         ("", "pods", "status") => pod_status(node, request),
         ("", "pods", "eviction") => Ok(()),
-        ("", "pods", other) => {
-            Err(format!("unexpected pod subresource {}, only 'status' and 'eviction' are allowed", quote(other)))
-        }
+        ("", "pods", other) => Err(format!(
+            "unexpected pod subresource {}, only 'status' and 'eviction' are allowed",
+            quote(other)
+        )),
         ("", "nodes", _) => own_node(node, request),
         ("coordination.k8s.io", "leases", "") => own_lease(node, request),
         ("", "serviceaccounts", "token") => token_for_own_pod(registry, node, request).await,
@@ -66,7 +67,10 @@ fn pod(node: &str, request: &AdmissionRequest<'_>) -> Result<(), String> {
             }
             _ => Ok(()),
         },
-        operation => Err(format!("unexpected operation {}, node {name} can only create and delete mirror pods", upper(operation))),
+        operation => Err(format!(
+            "unexpected operation {}, node {name} can only create and delete mirror pods",
+            upper(operation)
+        )),
     }
 }
 
@@ -77,18 +81,25 @@ fn upper(operation: Operation) -> String {
 fn pod_status(node: &str, request: &AdmissionRequest<'_>) -> Result<(), String> {
     let Some(old) = request.old_value() else { return Ok(()) };
     if !runs_on(&old, node) {
-        return Err(format!("node {} can only update pod status for pods with spec.nodeName set to itself", quote(node)));
+        return Err(format!(
+            "node {} can only update pod status for pods with spec.nodeName set to itself",
+            quote(node)
+        ));
     }
     let labels = |pod: &Value| pod["metadata"]["labels"].as_object().cloned().unwrap_or_default();
     match &request.object {
-        Some(new) if labels(new) != labels(&old) => Err(format!("node {} cannot update labels through pod status", quote(node))),
+        Some(new) if labels(new) != labels(&old) => {
+            Err(format!("node {} cannot update labels through pod status", quote(node)))
+        }
         _ => Ok(()),
     }
 }
 
 fn own_node(node: &str, request: &AdmissionRequest<'_>) -> Result<(), String> {
     let asked = match request.attributes.name.as_str() {
-        "" => request.object.as_ref().and_then(|object| object["metadata"]["name"].as_str()).unwrap_or_default(),
+        "" => {
+            request.object.as_ref().and_then(|object| object["metadata"]["name"].as_str()).unwrap_or_default()
+        }
         name => name,
     };
     if asked != node {
@@ -130,13 +141,23 @@ fn own_lease(node: &str, request: &AdmissionRequest<'_>) -> Result<(), String> {
         return Err(format!("can only access leases in the {} system namespace", quote(LEASE_NAMESPACE)));
     }
     let asked = match request.operation {
-        Operation::Create => request.object.as_ref().and_then(|lease| lease["metadata"]["name"].as_str()).unwrap_or_default(),
+        Operation::Create => {
+            request.object.as_ref().and_then(|lease| lease["metadata"]["name"].as_str()).unwrap_or_default()
+        }
         _ => request.attributes.name.as_str(),
     };
-    if asked == node { Ok(()) } else { Err("can only access node lease with the same name as the requesting node".to_owned()) }
+    if asked == node {
+        Ok(())
+    } else {
+        Err("can only access node lease with the same name as the requesting node".to_owned())
+    }
 }
 
-async fn token_for_own_pod(registry: &Registry, node: &str, request: &AdmissionRequest<'_>) -> Result<(), String> {
+async fn token_for_own_pod(
+    registry: &Registry,
+    node: &str,
+    request: &AdmissionRequest<'_>,
+) -> Result<(), String> {
     let reference = request.object.as_ref().map_or(&Value::Null, |token| &token["spec"]["boundObjectRef"]);
     let (name, uid) = bound_pod(reference)?;
     let pod = registry
@@ -145,9 +166,15 @@ async fn token_for_own_pod(registry: &Registry, node: &str, request: &AdmissionR
         .map_err(|error| error.message)?
         .value();
     if pod["metadata"]["uid"] != uid {
-        return Err(format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"));
+        return Err(format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        ));
     }
-    if runs_on(&pod, node) { Ok(()) } else { Err("node requested token bound to a pod scheduled on a different node".to_owned()) }
+    if runs_on(&pod, node) {
+        Ok(())
+    } else {
+        Err("node requested token bound to a pod scheduled on a different node".to_owned())
+    }
 }
 
 /// Name and uid of the pod that a token shall be bound to.
@@ -195,12 +222,19 @@ mod tests {
     fn a_kubelet_creates_mirror_pods_of_its_own_node_only() {
         let mirror = |node: &str| json!({"metadata": {"annotations": {MIRROR_ANNOTATION: "h"}}, "spec": {"nodeName": node}});
         check(pod, "create core/pods shop", mirror("n1"), Ok(()));
-        check(pod, "create core/pods shop", mirror("n2"), Err(r#"node "n1" can only create pods with spec.nodeName set to itself"#));
+        check(
+            pod,
+            "create core/pods shop",
+            mirror("n2"),
+            Err(r#"node "n1" can only create pods with spec.nodeName set to itself"#),
+        );
         check(
             pod,
             "create core/pods shop",
             json!({"spec": {"nodeName": "n1"}}),
-            Err(r#"pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#),
+            Err(
+                r#"pod does not have "kubernetes.io/config.mirror" annotation, node "n1" can only create mirror pods"#,
+            ),
         );
     }
 
@@ -240,10 +274,17 @@ mod tests {
 
     #[test]
     fn a_kubelets_token_is_bound_to_a_pod_by_uid() {
-        let reference = |kind: &str, uid: &str| json!({"apiVersion": "v1", "kind": kind, "name": "p", "uid": uid});
+        let reference =
+            |kind: &str, uid: &str| json!({"apiVersion": "v1", "kind": kind, "name": "p", "uid": uid});
         assert_eq!(bound_pod(&reference("Pod", "u")), Ok(("p", "u")));
         assert_eq!(bound_pod(&Value::Null), Err("node requested token not bound to a pod".into()));
-        assert_eq!(bound_pod(&reference("Secret", "u")), Err("node requested token not bound to a pod".into()));
-        assert_eq!(bound_pod(&reference("Pod", "")), Err("node requested token with a pod binding without a uid".into()));
+        assert_eq!(
+            bound_pod(&reference("Secret", "u")),
+            Err("node requested token not bound to a pod".into())
+        );
+        assert_eq!(
+            bound_pod(&reference("Pod", "")),
+            Err("node requested token with a pod binding without a uid".into())
+        );
     }
 }

@@ -6,7 +6,8 @@ use serde_json::Value;
 use super::{AdmissionRequest, Operation};
 
 /// Built-in classes and their numbers.
-const CLASSES: [(&str, i64); 2] = [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
+const CLASSES: [(&str, i64); 2] =
+    [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)];
 
 pub(super) fn admit(request: &mut AdmissionRequest<'_>) -> Result<(), ApiError> {
     if !request.is("pods") || request.operation != Operation::Create {
@@ -49,16 +50,24 @@ mod tests {
         for (spec, expected) in [
             (json!({}), Ok(0)),
             (json!({"priorityClassName": "system-node-critical"}), Ok(2_000_001_000)),
-            (json!({"priorityClassName": "system-cluster-critical", "priority": 2_000_000_000_i64}), Ok(2_000_000_000)),
+            (
+                json!({"priorityClassName": "system-cluster-critical", "priority": 2_000_000_000_i64}),
+                Ok(2_000_000_000),
+            ),
             (json!({"priorityClassName": "gold"}), Err("no PriorityClass with name gold was found")),
             (
                 json!({"priority": 7}),
-                Err("the integer value of priority (7) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name"),
+                Err(
+                    "the integer value of priority (7) must not be provided in pod spec; priority admission controller computed 0 from the given PriorityClass name",
+                ),
             ),
         ] {
             let mut pod = json!({ "spec": spec });
             let outcome = prioritize(&mut pod);
-            assert_eq!(outcome.map(|()| pod["spec"]["priority"].as_i64().unwrap_or(-1)), expected.map_err(str::to_owned));
+            assert_eq!(
+                outcome.map(|()| pod["spec"]["priority"].as_i64().unwrap_or(-1)),
+                expected.map_err(str::to_owned)
+            );
         }
     }
 }

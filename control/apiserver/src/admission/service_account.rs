@@ -42,7 +42,9 @@ pub(super) async fn admit(registry: &Registry, request: &mut AdmissionRequest<'_
                 Reason::NotFound => format!("serviceaccount {name:?} not found"),
                 _ => error.message,
             };
-            return Err(request.forbidden(format!("error looking up service account {namespace}/{name}: {why}")));
+            return Err(
+                request.forbidden(format!("error looking up service account {namespace}/{name}: {why}"))
+            );
         }
     };
     if let Some(pod) = &mut request.object {
@@ -178,7 +180,9 @@ fn token_volume(name: &str) -> Value {
 
 fn copy_pull_secrets(pod: &mut Value, account: &Value) {
     let given = pod["spec"]["imagePullSecrets"].as_array().is_some_and(|list| !list.is_empty());
-    if let (false, Some(secrets)) = (given, account["imagePullSecrets"].as_array().filter(|list| !list.is_empty())) {
+    if let (false, Some(secrets)) =
+        (given, account["imagePullSecrets"].as_array().filter(|list| !list.is_empty()))
+    {
         pod["spec"]["imagePullSecrets"] = secrets.clone().into();
     }
 }
@@ -249,17 +253,22 @@ mod tests {
 
     #[test]
     fn a_mirror_pod_uses_no_account_secret_or_token() {
-        let attributes = testing::attributes(UserInfo::named("system:node:a", &["system:nodes"]), "create core/pods shop");
+        let attributes =
+            testing::attributes(UserInfo::named("system:node:a", &["system:nodes"]), "create core/pods shop");
         for (spec, expected) in [
             (json!({}), None),
             (json!({"serviceAccountName": "x"}), Some("a mirror pod may not reference service accounts")),
-            (json!({"volumes": [{"name": "s", "secret": {}}]}), Some("a mirror pod may not reference secrets")),
+            (
+                json!({"volumes": [{"name": "s", "secret": {}}]}),
+                Some("a mirror pod may not reference secrets"),
+            ),
             (
                 json!({"volumes": [{"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}}]}),
                 Some("a mirror pod may not use ServiceAccountToken volume projections"),
             ),
         ] {
-            let pod = json!({"metadata": {"name": "m", "annotations": {MIRROR_ANNOTATION: "h"}}, "spec": spec});
+            let pod =
+                json!({"metadata": {"name": "m", "annotations": {MIRROR_ANNOTATION: "h"}}, "spec": spec});
             let outcome = validate(&testing::request(&attributes, Some(pod))).map_err(|error| error.message);
             assert_eq!(outcome.err(), expected.map(|why| format!(r#"pods "m" is forbidden: {why}"#)));
         }

@@ -68,7 +68,9 @@ impl Cidr {
     /// Whether a service may have `address`: it is in the range, and neither the network's nor the broadcast address.
     pub fn serves(&self, address: IpAddr) -> bool {
         self.family() == Family::of(address)
-            && number(address).checked_sub(number(self.base)).is_some_and(|at| at >= 1 && at <= self.last_offset())
+            && number(address)
+                .checked_sub(number(self.base))
+                .is_some_and(|at| at >= 1 && at <= self.last_offset())
     }
 
     /// The first address that a service may have; the `kubernetes` service has it.
@@ -213,7 +215,10 @@ mod tests {
             assert_eq!((all.len(), distinct.len()), (size, size), "{range}");
             assert!(all.iter().all(|address| range.serves(*address)), "{range}");
             let lower: Vec<IpAddr> = all[size - band..].to_vec();
-            assert!(lower.iter().all(|address| all[..size - band].iter().all(|upper| upper > address)), "{range}");
+            assert!(
+                lower.iter().all(|address| all[..size - band].iter().all(|upper| upper > address)),
+                "{range}"
+            );
         }
     }
 

@@ -54,7 +54,9 @@ impl Owner {
     /// Whether `address` (an IPAddress object) is this service's.
     pub fn has(&self, address: &Value) -> bool {
         let parent = &address["spec"]["parentRef"];
-        parent["resource"] == "services" && parent["namespace"] == self.namespace.as_str() && parent["name"] == self.name.as_str()
+        parent["resource"] == "services"
+            && parent["namespace"] == self.namespace.as_str()
+            && parent["name"] == self.name.as_str()
     }
 }
 

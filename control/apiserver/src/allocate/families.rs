@@ -262,7 +262,8 @@ mod tests {
         let (mut new, old) = (service(new), old.map(service));
         match new.settle(old.as_ref(), offered) {
             Ok(()) => {
-                let words = [new.policy.unwrap_or_default(), new.families.join(","), new.cluster_ips.join(",")];
+                let words =
+                    [new.policy.unwrap_or_default(), new.families.join(","), new.cluster_ips.join(",")];
                 words.join(" ").trim().to_owned()
             }
             Err(errors) => errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
@@ -298,7 +299,12 @@ mod tests {
                 &[Family::V4][..],
                 r#"spec.ipFamilyPolicy: Invalid value: "RequireDualStack": this cluster is not configured for dual-stack services"#,
             ),
-            ("families=IPv6", None, &[Family::V4], r#"spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster"#),
+            (
+                "families=IPv6",
+                None,
+                &[Family::V4],
+                r#"spec.ipFamilies[0]: Invalid value: "IPv6": not configured on this cluster"#,
+            ),
             (
                 "families=IPv4,IPv6",
                 None,
@@ -327,7 +333,12 @@ mod tests {
         let single = "policy=SingleStack families=IPv4 ips=10.0.0.1";
         let dual = "policy=PreferDualStack families=IPv4,IPv6 ips=10.0.0.1,fd00::1";
         for (new, old, offered, expected) in [
-            ("policy=PreferDualStack families=IPv4 ips=10.0.0.1", single, DUAL, "PreferDualStack IPv4,IPv6 10.0.0.1"),
+            (
+                "policy=PreferDualStack families=IPv4 ips=10.0.0.1",
+                single,
+                DUAL,
+                "PreferDualStack IPv4,IPv6 10.0.0.1",
+            ),
             ("families=IPv4 ips=10.0.0.1", single, DUAL, "SingleStack IPv4 10.0.0.1"),
             (
                 "policy=SingleStack families=IPv4,IPv6 ips=10.0.0.1,fd00::1",

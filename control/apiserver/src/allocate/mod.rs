@@ -59,7 +59,12 @@ impl Allocator {
     }
 
     /// Completes a Service that is about to replace `old`.
-    pub async fn before_update(&self, service: &mut Value, old: &Value, dry_run: bool) -> Result<Allocation, ApiError> {
+    pub async fn before_update(
+        &self,
+        service: &mut Value,
+        old: &Value,
+        dry_run: bool,
+    ) -> Result<Allocation, ApiError> {
         self.settle(service, Some(old), dry_run).await
     }
 
@@ -75,7 +80,12 @@ impl Allocator {
         }
     }
 
-    async fn settle(&self, service: &mut Value, old: Option<&Value>, dry_run: bool) -> Result<Allocation, ApiError> {
+    async fn settle(
+        &self,
+        service: &mut Value,
+        old: Option<&Value>,
+        dry_run: bool,
+    ) -> Result<Allocation, ApiError> {
         let mut allocation = Allocation {
             registry: self.registry.clone(),
             owner: Owner::of(service),
@@ -131,9 +141,17 @@ impl Allocator {
                 let family = Family::named(name).unwrap_or(Family::V4);
                 let address = match &asked {
                     Some(ip) => self.take(addressing, ip, ranges, allocation).await?,
-                    None => cluster_ip::take_any(&self.registry, ranges, &allocation.owner, family, allocation.dry_run)
-                        .await
-                        .map_err(|error| ApiError::internal(format!("failed to allocate a serviceIP: {error}")))?,
+                    None => cluster_ip::take_any(
+                        &self.registry,
+                        ranges,
+                        &allocation.owner,
+                        family,
+                        allocation.dry_run,
+                    )
+                    .await
+                    .map_err(|error| {
+                        ApiError::internal(format!("failed to allocate a serviceIP: {error}"))
+                    })?,
                 };
                 allocation.taken.push(address.to_string());
                 match addressing.cluster_ips.get_mut(i) {
@@ -156,9 +174,11 @@ impl Allocator {
         allocation: &Allocation,
     ) -> Result<IpAddr, ApiError> {
         let taken = match ip.parse::<IpAddr>() {
-            Ok(address) => cluster_ip::take(&self.registry, ranges, &allocation.owner, address, allocation.dry_run)
-                .await
-                .map(|()| address),
+            Ok(address) => {
+                cluster_ip::take(&self.registry, ranges, &allocation.owner, address, allocation.dry_run)
+                    .await
+                    .map(|()| address)
+            }
             Err(_) => Err(AddressError::NotInRange),
         };
         taken.map_err(|error| match error {
@@ -210,7 +230,8 @@ impl Drop for Allocation {
         if self.dry_run || (addresses.is_empty() && ports.is_empty()) {
             return;
         }
-        let (registry, owner, all_ports) = (self.registry.clone(), self.owner.clone(), self.all_ports.clone());
+        let (registry, owner, all_ports) =
+            (self.registry.clone(), self.owner.clone(), self.all_ports.clone());
         // A write can be reported failed (a timeout) and still have happened: ask the store before giving back.
         tokio::spawn(async move {
             let stored = match registry.get(rows::services(), &owner.namespace, &owner.name).await {

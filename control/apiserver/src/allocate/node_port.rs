@@ -226,14 +226,20 @@ fn refused(service: &Value, index: usize, port: u16, error: PortError) -> ApiErr
     ApiError::invalid(("", "Service"), name, vec![error])
 }
 
-fn settle_health_check(service: &mut Value, old: Option<&Value>, change: &mut PortChange) -> Result<(), ApiError> {
+fn settle_health_check(
+    service: &mut Value,
+    old: Option<&Value>,
+    change: &mut PortChange,
+) -> Result<(), ApiError> {
     let needed = old.is_some_and(needs_health_check);
     let asked = number(&service["spec"]["healthCheckNodePort"]);
     match (needed, needs_health_check(service)) {
         (false, true) => {
             let port = match asked {
                 Some(port) => change.take(port).map(|()| port).map_err(|error| {
-                    ApiError::internal(format!("failed to allocate requested HealthCheck NodePort {port}: {error}"))
+                    ApiError::internal(format!(
+                        "failed to allocate requested HealthCheck NodePort {port}: {error}"
+                    ))
                 })?,
                 None => change.take_any().map_err(|error| {
                     ApiError::internal(format!("failed to allocate a HealthCheck NodePort: {error}"))
@@ -278,7 +284,8 @@ mod tests {
             let mut service = service("NodePort", &json!([{"port": 80, "nodePort": asked}]));
             let mut change = PortChange::new(ports.clone(), false);
             let error = settle(&mut service, None, &mut change).unwrap_err();
-            let expected = format!(r#"Service "web" is invalid: spec.ports[0].nodePort: Invalid value: {asked}: {why}"#);
+            let expected =
+                format!(r#"Service "web" is invalid: spec.ports[0].nodePort: Invalid value: {asked}: {why}"#);
             assert_eq!(error.message, expected);
         }
     }
@@ -336,7 +343,8 @@ mod tests {
         let all = ports();
         all.mark([30080]);
         let old = service("NodePort", &json!([{"port": 80, "nodePort": 30080}]));
-        let mut new = service("NodePort", &json!([{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 30081}]));
+        let mut new =
+            service("NodePort", &json!([{"port": 80, "nodePort": 30080}, {"port": 81, "nodePort": 30081}]));
         let mut change = PortChange::new(all.clone(), false);
         settle(&mut new, Some(&old), &mut change).unwrap();
         assert_eq!((change.taken.as_slice(), change.given_up.as_slice()), (&[30081][..], &[][..]));

@@ -4,6 +4,7 @@
 //! Runs at start, before requests are served. [`plan`] decides, [`run`] does.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
 use api::status::ApiError;
@@ -40,10 +41,11 @@ pub fn plan(services: &[Value], addresses: &[Value]) -> Mending {
             continue;
         }
         for ip in addressing.cluster_ips {
-            if owners.contains_key(&ip) {
-                mending.conflicts.push(ip);
-            } else {
-                owners.insert(ip, Owner::of(service));
+            match owners.entry(ip) {
+                Entry::Occupied(taken) => mending.conflicts.push(taken.key().clone()),
+                Entry::Vacant(free) => {
+                    free.insert(Owner::of(service));
+                }
             }
         }
     }
@@ -63,7 +65,8 @@ pub fn plan(services: &[Value], addresses: &[Value]) -> Mending {
 /// Mends the store, and gives the node ports in use.
 pub async fn run(registry: &Registry) -> Result<Vec<u16>, ApiError> {
     let services: Vec<Value> = registry.list(rows::services(), "").await?.iter().map(|s| s.value()).collect();
-    let addresses: Vec<Value> = registry.list(rows::ip_addresses(), "").await?.iter().map(|a| a.value()).collect();
+    let addresses: Vec<Value> =
+        registry.list(rows::ip_addresses(), "").await?.iter().map(|a| a.value()).collect();
     let mending = plan(&services, &addresses);
     for (address, owner) in &mending.create {
         tracing::info!(%address, service = %owner.name, namespace = %owner.namespace, "address object restored");
@@ -97,7 +100,11 @@ mod tests {
 
     #[test]
     fn what_a_crash_left_half_done_is_finished() {
-        let services = [service("one", "10.0.0.1", 30001), service("two", "10.0.0.2", 30002), service("headless", "None", 30003)];
+        let services = [
+            service("one", "10.0.0.1", 30001),
+            service("two", "10.0.0.2", 30002),
+            service("headless", "None", 30003),
+        ];
         let mut by_hand = address("10.0.0.9", "gone");
         by_hand["metadata"]["labels"] = json!({});
         let addresses = [address("10.0.0.1", "one"), address("10.0.0.3", "gone"), by_hand];
@@ -118,7 +125,10 @@ mod tests {
     fn an_address_of_two_services_is_reported_and_left_alone() {
         let services = [service("one", "10.0.0.1", 30001), service("two", "10.0.0.1", 30002)];
         let mending = plan(&services, &[address("10.0.0.1", "one")]);
-        assert_eq!((mending.conflicts, mending.create, mending.delete), (vec!["10.0.0.1".to_owned()], vec![], vec![]));
+        assert_eq!(
+            (mending.conflicts, mending.create, mending.delete),
+            (vec!["10.0.0.1".to_owned()], vec![], vec![])
+        );
         let mending = plan(&services[..1], &[address("10.0.0.1", "two")]);
         assert_eq!(mending.conflicts, ["10.0.0.1"]);
     }

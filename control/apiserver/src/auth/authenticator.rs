@@ -74,7 +74,9 @@ impl Authenticator {
         let claims = self.issuer.verify(token, audiences, now)?;
         let bound = &claims.bound;
         let namespace = bound.namespace.as_str();
-        let alive = |kind, object: Option<Value>, reference: &Reference| check_alive(kind, object.as_ref(), reference, now);
+        let alive = |kind, object: Option<Value>, reference: &Reference| {
+            check_alive(kind, object.as_ref(), reference, now)
+        };
 
         let account = self.fetch(rows::service_accounts(), namespace, &bound.serviceaccount).await;
         alive("service account", account, &bound.serviceaccount)?;
@@ -174,7 +176,9 @@ mod tests {
     fn a_token_dies_with_what_it_is_bound_to() {
         let bound = Reference { name: "p".into(), uid: "u1".into() };
         let now: i64 = "2026-11-22T10:00:00Z".parse::<Timestamp>().unwrap().as_second();
-        let check = |object: Option<Value>| check_alive("pod", object.as_ref(), &bound, now).map_err(|e| e.to_string());
+        let check = |object: Option<Value>| {
+            check_alive("pod", object.as_ref(), &bound, now).map_err(|e| e.to_string())
+        };
         let deleted = |time: &str| Some(json!({"metadata": {"uid": "u1", "deletionTimestamp": time}}));
         assert_eq!(check(Some(json!({"metadata": {"uid": "u1"}}))), Ok(()));
         assert_eq!(check(None), Err(r#"pod "p" does not exist"#.into()));

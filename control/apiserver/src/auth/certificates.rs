@@ -21,7 +21,8 @@ pub fn user_of(certificate: &[u8]) -> Option<UserInfo> {
     if name.is_empty() {
         return None;
     }
-    let groups = subject.iter_organization().filter_map(|value| value.as_str().ok().map(str::to_owned)).collect();
+    let groups =
+        subject.iter_organization().filter_map(|value| value.as_str().ok().map(str::to_owned)).collect();
     let mut credential = "X509SHA256=".to_owned();
     for byte in Sha256::digest(certificate) {
         let _ = write!(credential, "{byte:02x}");
@@ -48,7 +49,10 @@ mod tests {
     #[test]
     fn common_name_is_the_user_and_organization_the_group() {
         let user = user_of(&certificate(Some("system:node:a"), "system:nodes")).unwrap();
-        assert_eq!((user.name.as_str(), user.groups.as_slice()), ("system:node:a", &["system:nodes".to_owned()][..]));
+        assert_eq!(
+            (user.name.as_str(), user.groups.as_slice()),
+            ("system:node:a", &["system:nodes".to_owned()][..])
+        );
         assert!(user.extra[CREDENTIAL_ID][0].starts_with("X509SHA256="));
         assert_eq!(user.extra[CREDENTIAL_ID][0].len(), "X509SHA256=".len() + 64);
     }

@@ -75,7 +75,12 @@ mod tests {
         );
         check(
             |a| {
-                *a = Attributes { user: a.user.clone(), verb: "get".into(), path: "/metrics".into(), ..Attributes::default() };
+                *a = Attributes {
+                    user: a.user.clone(),
+                    verb: "get".into(),
+                    path: "/metrics".into(),
+                    ..Attributes::default()
+                };
             },
             "",
             r#"forbidden: User "jane" cannot get path "/metrics""#,

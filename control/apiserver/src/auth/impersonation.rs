@@ -47,7 +47,9 @@ fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
         if groups.is_empty() && uid.is_empty() && extra.is_empty() {
             return Ok(None);
         }
-        return Err(ApiError::internal("requested impersonation of groups, uid or extra without impersonating a user"));
+        return Err(ApiError::internal(
+            "requested impersonation of groups, uid or extra without impersonating a user",
+        ));
     }
     Ok(Some(UserInfo { name, uid, groups, extra }))
 }
@@ -146,7 +148,11 @@ mod tests {
                 sub => format!("{}/{sub}", asked.resource),
             };
             let target = format!("{resource}={}", slash(&asked.namespace, &asked.name));
-            if permitted.contains(&target.as_str()) { Decision::Allow } else { Decision::Deny { reason: String::new() } }
+            if permitted.contains(&target.as_str()) {
+                Decision::Allow
+            } else {
+                Decision::Deny { reason: String::new() }
+            }
         })
         .map_err(|error| error.message)
     }
@@ -182,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_service_account_comes_with_its_groups() {
-        let account = act(&[("impersonate-user", "system:serviceaccount:shop:web")], &["serviceaccounts=shop/web"]);
+        let account =
+            act(&[("impersonate-user", "system:serviceaccount:shop:web")], &["serviceaccounts=shop/web"]);
         assert_eq!(
             account.unwrap().groups,
             ["system:serviceaccounts", "system:serviceaccounts:shop", "system:authenticated"]
@@ -191,7 +198,8 @@ mod tests {
 
     #[test]
     fn anonymous_is_not_authenticated() {
-        let anonymous = act(&[("impersonate-user", "system:anonymous")], &["users=system:anonymous"]).unwrap();
+        let anonymous =
+            act(&[("impersonate-user", "system:anonymous")], &["users=system:anonymous"]).unwrap();
         assert_eq!(anonymous, UserInfo::anonymous());
     }
 

@@ -76,7 +76,8 @@ impl Auth {
 
     /// Answers `serviceaccounts/NAME/token`: the posted TokenRequest with a token in its status.
     pub async fn create_token(&self, asked: &Attributes, request: Value) -> Result<Value, ApiError> {
-        token_request::answer(&self.registry, &self.issuer, self.authenticator.audiences(), asked, request).await
+        token_request::answer(&self.registry, &self.issuer, self.authenticator.audiences(), asked, request)
+            .await
     }
 
     /// `/.well-known/openid-configuration`.

@@ -153,7 +153,8 @@ impl Subject {
             "User" => Some(Self::User(name.to_owned())),
             "Group" => Some(Self::Group(name.to_owned())),
             "ServiceAccount" => {
-                let namespace = subject["namespace"].as_str().filter(|n| !n.is_empty()).or(binding_namespace)?;
+                let namespace =
+                    subject["namespace"].as_str().filter(|n| !n.is_empty()).or(binding_namespace)?;
                 Some(Self::User(format!("system:serviceaccount:{namespace}:{name}")))
             }
             _ => None,
@@ -166,7 +167,12 @@ fn resolve(roles: &RoleRules, role_ref: &Value, namespace: &str) -> Result<Arc<[
     let (kind, namespace) = match role_ref["kind"].as_str() {
         Some("Role") => ("role", namespace),
         Some("ClusterRole") => ("clusterrole", ""),
-        other => return Err(format!("unsupported role reference kind: {}", api::status::quote(other.unwrap_or_default()))),
+        other => {
+            return Err(format!(
+                "unsupported role reference kind: {}",
+                api::status::quote(other.unwrap_or_default())
+            ));
+        }
     };
     let key = (namespace.to_owned(), name.to_owned());
     roles
@@ -256,11 +262,21 @@ mod tests {
         let objects = Objects {
             cluster_roles: vec![role("", "c", Value::Null, "list")],
             roles: vec![role("shop", "r", Value::Null, "get")],
-            cluster_role_bindings: vec![binding(None, "ClusterRole", "c", json!({"kind": "Group", "name": "ops"}))],
+            cluster_role_bindings: vec![binding(
+                None,
+                "ClusterRole",
+                "c",
+                json!({"kind": "Group", "name": "ops"}),
+            )],
             role_bindings: vec![
                 binding(Some("shop"), "Role", "r", user("jane")),
                 binding(Some("shop"), "ClusterRole", "c", json!({"kind": "Group", "name": "dev"})),
-                binding(Some("shop"), "Role", "r", json!({"kind": "ServiceAccount", "name": "web", "namespace": "blog"})),
+                binding(
+                    Some("shop"),
+                    "Role",
+                    "r",
+                    json!({"kind": "ServiceAccount", "name": "web", "namespace": "blog"}),
+                ),
             ],
         };
         check(&objects, "jane", "get", "shop", Ok(()));
@@ -277,7 +293,12 @@ mod tests {
         let objects = Objects {
             roles: vec![role("blog", "r", Value::Null, "get")],
             role_bindings: vec![binding(Some("shop"), "Role", "r", json!({"kind": "User", "name": "jane"}))],
-            cluster_role_bindings: vec![binding(None, "ClusterRole", "c", json!({"kind": "User", "name": "jane"}))],
+            cluster_role_bindings: vec![binding(
+                None,
+                "ClusterRole",
+                "c",
+                json!({"kind": "User", "name": "jane"}),
+            )],
             ..Objects::default()
         };
         check(
@@ -285,9 +306,17 @@ mod tests {
             "jane",
             "get",
             "shop",
-            Err(r#"RBAC: [clusterrole.rbac.authorization.k8s.io "c" not found, role.rbac.authorization.k8s.io "r" not found]"#),
+            Err(
+                r#"RBAC: [clusterrole.rbac.authorization.k8s.io "c" not found, role.rbac.authorization.k8s.io "r" not found]"#,
+            ),
         );
-        check(&objects, "jane", "get", "blog", Err(r#"RBAC: clusterrole.rbac.authorization.k8s.io "c" not found"#));
+        check(
+            &objects,
+            "jane",
+            "get",
+            "blog",
+            Err(r#"RBAC: clusterrole.rbac.authorization.k8s.io "c" not found"#),
+        );
     }
 
     #[test]
@@ -305,7 +334,12 @@ mod tests {
                 gathering("middle", "to-middle", json!({"to-top": "true"})),
                 role("", "leaf", json!({"to-middle": "true"}), "get"),
             ],
-            cluster_role_bindings: vec![binding(None, "ClusterRole", "top", json!({"kind": "User", "name": "jane"}))],
+            cluster_role_bindings: vec![binding(
+                None,
+                "ClusterRole",
+                "top",
+                json!({"kind": "User", "name": "jane"}),
+            )],
             ..Objects::default()
         };
         check(&objects, "jane", "get", "shop", Ok(()));

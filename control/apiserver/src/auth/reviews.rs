@@ -16,7 +16,9 @@ pub(super) async fn answer(auth: &Auth, asked: &Attributes, mut review: Value) -
         "tokenreviews" => token_review(auth, &review).await?,
         "selfsubjectreviews" => json!({ "userInfo": user_json(&asked.user) }),
         "selfsubjectrulesreviews" => rules_review(&policy, &asked.user, &review)?,
-        "selfsubjectaccessreviews" => access_review(&policy, "SelfSubjectAccessReview", asked.user.clone(), &review)?,
+        "selfsubjectaccessreviews" => {
+            access_review(&policy, "SelfSubjectAccessReview", asked.user.clone(), &review)?
+        }
         "subjectaccessreviews" => access_review(&policy, "SubjectAccessReview", subject(&review)?, &review)?,
         "localsubjectaccessreviews" => local_access_review(&policy, asked, &mut review)?,
         _ => return Err(ApiError::no_such_path()),
@@ -100,7 +102,12 @@ fn access_review(policy: &Policy, kind: &str, user: UserInfo, review: &Value) ->
 fn question(user: UserInfo, resource: &Value, path: &Value) -> Attributes {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     if resource.is_null() {
-        return Attributes { user, verb: text(&path["verb"]), path: text(&path["path"]), ..Attributes::default() };
+        return Attributes {
+            user,
+            verb: text(&path["verb"]),
+            path: text(&path["path"]),
+            ..Attributes::default()
+        };
     }
     Attributes {
         user,
@@ -126,7 +133,10 @@ fn local_access_review(policy: &Policy, asked: &Attributes, review: &mut Value) 
     let namespace = attributes["namespace"].as_str().unwrap_or_default().to_owned();
     if namespace != asked.namespace {
         let detail = format!("must match metadata.namespace: {}", asked.namespace);
-        return Err(invalid(KIND, vec![FieldError::invalid("spec.resourceAttributes.namespace", namespace, detail)]));
+        return Err(invalid(
+            KIND,
+            vec![FieldError::invalid("spec.resourceAttributes.namespace", namespace, detail)],
+        ));
     }
     review["metadata"]["namespace"] = asked.namespace.as_str().into();
     access_review(policy, KIND, subject(review)?, review)
@@ -201,7 +211,8 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, expected: Result<Value, &str>) {
         let review = json!({ "spec": spec });
-        let answer = subject(&review).and_then(|user| access_review(&policy(), "SubjectAccessReview", user, &review));
+        let answer =
+            subject(&review).and_then(|user| access_review(&policy(), "SubjectAccessReview", user, &review));
         assert_eq!(answer.map_err(|error| error.message), expected.map_err(str::to_owned));
     }
 
@@ -220,18 +231,24 @@ mod tests {
     fn access_reviews_that_ask_nothing_or_two_things_are_invalid() {
         check(
             json!({"user": "jane"}),
-            Err(r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"#),
+            Err(
+                r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or resourceAttributes must be specified"#,
+            ),
         );
         check(
             json!({"resourceAttributes": {}}),
-            Err(r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#),
+            Err(
+                r#"SubjectAccessReview.authorization.k8s.io "" is invalid: spec.user: Invalid value: "": at least one of user or group must be specified"#,
+            ),
         );
     }
 
     #[test]
     fn rules_reviews_list_what_the_user_holds_in_the_namespace() {
         let jane = UserInfo { groups: vec!["dev".into()], ..UserInfo::named("jane", &[]) };
-        let rules = |namespace: &str| rules_review(&policy(), &jane, &json!({"spec": {"namespace": namespace}})).unwrap();
+        let rules = |namespace: &str| {
+            rules_review(&policy(), &jane, &json!({"spec": {"namespace": namespace}})).unwrap()
+        };
         assert_eq!(
             rules("shop"),
             json!({

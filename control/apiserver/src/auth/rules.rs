@@ -59,9 +59,15 @@ impl Rule {
         for verb in &self.verbs {
             let verbs = vec![verb.clone()];
             for url in &self.non_resource_urls {
-                grants.push(Self { verbs: verbs.clone(), non_resource_urls: vec![url.clone()], ..Self::default() });
+                grants.push(Self {
+                    verbs: verbs.clone(),
+                    non_resource_urls: vec![url.clone()],
+                    ..Self::default()
+                });
             }
-            for (group, resource) in self.api_groups.iter().flat_map(|g| self.resources.iter().map(move |r| (g, r))) {
+            for (group, resource) in
+                self.api_groups.iter().flat_map(|g| self.resources.iter().map(move |r| (g, r)))
+            {
                 let grant = Self {
                     verbs: verbs.clone(),
                     api_groups: vec![group.clone()],
@@ -73,7 +79,9 @@ impl Rule {
                     continue;
                 }
                 grants.extend(
-                    self.resource_names.iter().map(|name| Self { resource_names: vec![name.clone()], ..grant.clone() }),
+                    self.resource_names
+                        .iter()
+                        .map(|name| Self { resource_names: vec![name.clone()], ..grant.clone() }),
                 );
             }
         }
@@ -93,7 +101,8 @@ impl Rule {
                 .all(|url| self.non_resource_urls.iter().any(|held| held == url || url_matches(held, url)));
         }
         let names_covered = self.resource_names.is_empty()
-            || (!asked.resource_names.is_empty() && asked.resource_names.iter().all(|n| self.resource_names.contains(n)));
+            || (!asked.resource_names.is_empty()
+                && asked.resource_names.iter().all(|n| self.resource_names.contains(n)));
         let resources_covered = asked.resources.iter().all(|asked| {
             let (resource, subresource) = asked.split_once('/').unwrap_or((asked, ""));
             self.resources.iter().any(|held| resource_matches(held, resource, subresource))
@@ -188,8 +197,10 @@ mod tests {
     /// A rule from `verbs groups resources [names]`, lists separated by commas; `core` is the group "".
     fn rule(text: &str) -> Rule {
         let list = |part: Option<&str>| -> Vec<String> {
-            part.map(|p| p.split(',').map(|s| if s == "core" { String::new() } else { s.to_owned() }).collect())
-                .unwrap_or_default()
+            part.map(|p| {
+                p.split(',').map(|s| if s == "core" { String::new() } else { s.to_owned() }).collect()
+            })
+            .unwrap_or_default()
         };
         let mut parts = text.split(' ');
         let verbs = list(parts.next());
@@ -197,7 +208,13 @@ mod tests {
         if second.first().is_some_and(|s| s.starts_with('/')) {
             return Rule { verbs, non_resource_urls: second, ..Rule::default() };
         }
-        Rule { verbs, api_groups: second, resources: list(parts.next()), resource_names: list(parts.next()), ..Rule::default() }
+        Rule {
+            verbs,
+            api_groups: second,
+            resources: list(parts.next()),
+            resource_names: list(parts.next()),
+            ..Rule::default()
+        }
     }
 
     /// What is asked, from `verb group resource[/sub] [name]` or `verb /path`.
@@ -222,12 +239,24 @@ mod tests {
     #[test]
     fn a_rule_allows_what_it_names_and_nothing_else() {
         let table: &[(&str, &[&str], &[&str])] = &[
-            ("get,list core pods", &["get core pods", "list core pods x"], &["watch core pods", "get apps pods", "get core pods/log", "get /pods"]),
+            (
+                "get,list core pods",
+                &["get core pods", "list core pods x"],
+                &["watch core pods", "get apps pods", "get core pods/log", "get /pods"],
+            ),
             ("get core pods/log", &["get core pods/log x"], &["get core pods x", "get core pods/exec x"]),
             ("* * *", &["delete apps deployments/scale x", "get core pods"], &["get /metrics"]),
-            ("update * */scale", &["update apps deployments/scale x"], &["update apps deployments x", "update apps deployments/status x"]),
+            (
+                "update * */scale",
+                &["update apps deployments/scale x"],
+                &["update apps deployments x", "update apps deployments/status x"],
+            ),
             ("get core secrets a,b", &["get core secrets a"], &["get core secrets c", "list core secrets"]),
-            ("get /healthz,/api/*", &["get /healthz", "get /api/v1", "get /api/"], &["get /healthz/x", "get /api", "post /healthz"]),
+            (
+                "get /healthz,/api/*",
+                &["get /healthz", "get /api/v1", "get /api/"],
+                &["get /healthz/x", "get /api", "post /healthz"],
+            ),
             ("* /*", &["get /", "put /x/y"], &["get core pods"]),
         ];
         for (held, allowed, refused) in table {
@@ -267,8 +296,16 @@ mod tests {
             &[r#"{APIGroups:[""], Resources:["secrets"], ResourceNames:["b"], Verbs:["get"]}"#],
         );
         check_uncovered(&["* * */scale"], "get apps deployments/scale", &[]);
-        check_uncovered(&["get core pods"], "get core *", &[r#"{APIGroups:[""], Resources:["*"], Verbs:["get"]}"#]);
-        check_uncovered(&["get /api/*"], "get /api/v1,/metrics", &[r#"{NonResourceURLs:["/metrics"], Verbs:["get"]}"#]);
+        check_uncovered(
+            &["get core pods"],
+            "get core *",
+            &[r#"{APIGroups:[""], Resources:["*"], Verbs:["get"]}"#],
+        );
+        check_uncovered(
+            &["get /api/*"],
+            "get /api/v1,/metrics",
+            &[r#"{NonResourceURLs:["/metrics"], Verbs:["get"]}"#],
+        );
         check_uncovered(&["get /api/*"], "get /api/*", &[]);
     }
 }

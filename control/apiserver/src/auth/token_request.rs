@@ -65,7 +65,8 @@ impl Wanted {
     fn from_request(request: &Value, default_audiences: &[String]) -> Result<Self, ApiError> {
         let spec = &request["spec"];
         let listed = spec["audiences"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut audiences: Vec<String> = listed.iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
+        let mut audiences: Vec<String> =
+            listed.iter().filter_map(|a| a.as_str().map(str::to_owned)).collect();
         if audiences.is_empty() {
             audiences = default_audiences.to_vec();
         }
@@ -111,7 +112,9 @@ async fn bind(
         (Some("v1"), "Node") => (rows::nodes(), ""),
         (version, _) => {
             let version = version.unwrap_or_default();
-            return Err(ApiError::bad_request(format!("cannot bind token to object of type {version}, Kind={kind}")));
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token to object of type {version}, Kind={kind}"
+            )));
         }
     };
     let object = registry.get(row, object_namespace, name).await?.value();
@@ -180,7 +183,8 @@ mod tests {
     #[test]
     fn audiences_default_to_the_servers_own() {
         let defaults = ["api".to_owned()];
-        let audiences = |spec: Value| Wanted::from_request(&json!({ "spec": spec }), &defaults).map(|w| w.audiences);
+        let audiences =
+            |spec: Value| Wanted::from_request(&json!({ "spec": spec }), &defaults).map(|w| w.audiences);
         assert_eq!(audiences(json!({})), Ok(vec!["api".to_owned()]));
         assert_eq!(audiences(json!({"audiences": ["vault"]})), Ok(vec!["vault".to_owned()]));
     }

@@ -10,15 +10,17 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _, UnparsedPublicKey,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 /// DER of a SubjectPublicKeyInfo up to the point of a P-256 key (RFC 5480), for the key's identifier.
 const P256_SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
 /// Why a token is not good.
@@ -126,9 +128,12 @@ impl Issuer {
     pub fn sign(&self, claims: &Claims) -> Result<String, TokenError> {
         let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
         let claims = serde_json::to_value(claims).map_err(|e| TokenError::Key(e.to_string()))?;
-        let signed = format!("{}.{}", encode(&json!({ "alg": "ES256", "kid": self.key_id })), encode(&claims));
-        let signature =
-            self.key.sign(&self.random, signed.as_bytes()).map_err(|_| TokenError::Key("signing failed".to_owned()))?;
+        let signed =
+            format!("{}.{}", encode(&json!({ "alg": "ES256", "kid": self.key_id })), encode(&claims));
+        let signature = self
+            .key
+            .sign(&self.random, signed.as_bytes())
+            .map_err(|_| TokenError::Key("signing failed".to_owned()))?;
         Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
     }
 
@@ -141,7 +146,8 @@ impl Issuer {
         if header["alg"] != "ES256" {
             return Err(TokenError::Malformed("algorithm is not ES256"));
         }
-        let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed("not base64url"))?;
+        let signature =
+            URL_SAFE_NO_PAD.decode(signature).map_err(|_| TokenError::Malformed("not base64url"))?;
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.key.public_key().as_ref())
             .verify(signed.as_bytes(), &signature)
             .map_err(|_| TokenError::Signature)?;
@@ -258,7 +264,11 @@ mod tests {
         check(|_| {}, NOW + 3599, Ok(()));
         check(|_| {}, NOW + 3600, Err(TokenError::Time("expired")));
         check(|_| {}, NOW - 1, Err(TokenError::Time("not valid yet")));
-        check(|c| c.aud = vec!["vault".into()], NOW, Err(TokenError::Audience(vec!["vault".into()], vec!["api".into()])));
+        check(
+            |c| c.aud = vec!["vault".into()],
+            NOW,
+            Err(TokenError::Audience(vec!["vault".into()], vec!["api".into()])),
+        );
         check(|c| c.aud.push("vault".into()), NOW, Ok(()));
         check(|c| c.iss = "https://other".into(), NOW, Err(TokenError::Issuer("https://other".into())));
         check(|c| c.jti.clear(), NOW, Err(TokenError::Malformed("no jti")));
@@ -284,7 +294,10 @@ mod tests {
         assert_eq!(ours.verify(&forged, &audiences, NOW), Err(TokenError::Signature));
 
         let unsigned = format!("{}.{}.", URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#), parts[1]);
-        assert_eq!(ours.verify(&unsigned, &audiences, NOW), Err(TokenError::Malformed("algorithm is not ES256")));
+        assert_eq!(
+            ours.verify(&unsigned, &audiences, NOW),
+            Err(TokenError::Malformed("algorithm is not ES256"))
+        );
         for text in ["", "x", "a.b", "a.b.c", "...."] {
             assert!(matches!(ours.verify(text, &audiences, NOW), Err(TokenError::Malformed(_))), "{text}");
         }

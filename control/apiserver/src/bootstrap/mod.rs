@@ -34,7 +34,11 @@ pub struct BootstrapOptions {
 }
 
 /// Makes what is missing and mends what differs. Runs at each start, before requests are served.
-pub async fn run(registry: &Registry, allocator: &Allocator, options: &BootstrapOptions) -> Result<(), ApiError> {
+pub async fn run(
+    registry: &Registry,
+    allocator: &Allocator,
+    options: &BootstrapOptions,
+) -> Result<(), ApiError> {
     for name in NAMESPACES {
         ensure(registry, rows::namespaces(), namespace(name), |_, _| None).await?;
     }

@@ -37,7 +37,8 @@ const CLUSTER: RoleRow = RoleRow { namespace: "", name: "", aggregate_to: &[], g
 const EVENTS: &str = "create patch update | core events.k8s.io | events";
 const REVIEW_TOKENS: &str = "create | authentication.k8s.io | tokenreviews";
 const REVIEW_ACCESS: &str = "create | authorization.k8s.io | subjectaccessreviews";
-const LEADER_LEASES: &[&str] = &["create get list patch update watch | coordination.k8s.io | leases leasecandidates"];
+const LEADER_LEASES: &[&str] =
+    &["create get list patch update watch | coordination.k8s.io | leases leasecandidates"];
 
 /// All roles.
 pub const ROLES: &[RoleRow] = &[
@@ -99,7 +100,9 @@ pub const ROLES: &[RoleRow] = &[
     },
     RoleRow {
         name: "system:discovery",
-        rules: &["get | /api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/"],
+        rules: &[
+            "get | /api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/",
+        ],
         ..CLUSTER
     },
     RoleRow {
@@ -193,8 +196,18 @@ pub const ROLES: &[RoleRow] = &[
         ],
         ..CLUSTER
     },
-    RoleRow { namespace: "kube-system", name: "system::leader-locking-kube-controller-manager", rules: LEADER_LEASES, ..CLUSTER },
-    RoleRow { namespace: "kube-system", name: "system::leader-locking-kube-scheduler", rules: LEADER_LEASES, ..CLUSTER },
+    RoleRow {
+        namespace: "kube-system",
+        name: "system::leader-locking-kube-controller-manager",
+        rules: LEADER_LEASES,
+        ..CLUSTER
+    },
+    RoleRow {
+        namespace: "kube-system",
+        name: "system::leader-locking-kube-scheduler",
+        rules: LEADER_LEASES,
+        ..CLUSTER
+    },
 ];
 
 /// Roles of the controllers that run here. Each is bound to its service account, as upstream, and to the user

@@ -124,7 +124,8 @@ fn rule(text: &str) -> Value {
     match parts.as_slice() {
         [_, paths] => json!({ "nonResourceURLs": paths, "verbs": verbs }),
         [_, groups, resources, names @ ..] => {
-            let groups: Vec<&str> = groups.iter().map(|group| if *group == "core" { "" } else { group }).collect();
+            let groups: Vec<&str> =
+                groups.iter().map(|group| if *group == "core" { "" } else { group }).collect();
             let mut rule = json!({ "apiGroups": groups, "resources": resources, "verbs": verbs });
             if let [names] = names {
                 rule["resourceNames"] = json!(names);
@@ -236,7 +237,10 @@ mod tests {
             ("system:kube-scheduler update apps/deployments shop", false),
             ("system:kube-controller-manager update core/namespaces/finalize", true),
             ("system:kube-controller-manager create apps/replicasets shop", true),
-            ("system:kube-controller-manager update coordination.k8s.io/leases kube-system kube-controller-manager", true),
+            (
+                "system:kube-controller-manager update coordination.k8s.io/leases kube-system kube-controller-manager",
+                true,
+            ),
             ("system:kube-controller-manager create rbac.authorization.k8s.io/clusterroles", false),
             ("kube-apiserver-kubelet-client get core/nodes/proxy", true),
             ("system:serviceaccount:shop:web,system:serviceaccounts get /openid/v1/jwks", true),
@@ -275,7 +279,8 @@ mod tests {
 
     #[test]
     fn upkeep_adds_what_is_missing_and_keeps_what_was_added() {
-        let desired = objects().into_iter().find(|object| object["metadata"]["name"] == "system:basic-user").unwrap();
+        let desired =
+            objects().into_iter().find(|object| object["metadata"]["name"] == "system:basic-user").unwrap();
         assert_eq!(reconciled(&desired, &desired), None);
 
         let extra = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});

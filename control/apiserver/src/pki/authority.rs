@@ -38,9 +38,8 @@ impl Authority {
         params.key_usages =
             vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         set_validity(&mut params, now, AUTHORITY_LIFETIME);
-        let certificate = params
-            .self_signed(&key)
-            .map_err(|source| PkiError::Issue { name: "ca".to_owned(), source })?;
+        let certificate =
+            params.self_signed(&key).map_err(|source| PkiError::Issue { name: "ca".to_owned(), source })?;
         files::write_public(&certificate_path, certificate.pem().as_bytes())?;
         Self::from_pem(&certificate_path, certificate.pem(), &key_path)
     }
@@ -48,8 +47,9 @@ impl Authority {
     /// Loads the authority of `dir`, which must be there.
     pub(super) fn load(dir: &Path) -> Result<Self, PkiError> {
         let path = dir.join("ca.crt");
-        let pem = files::read_if_present(&path)?
-            .ok_or_else(|| unusable(&path, "missing: start beeline-control once before issuing certificates"))?;
+        let pem = files::read_if_present(&path)?.ok_or_else(|| {
+            unusable(&path, "missing: start beeline-control once before issuing certificates")
+        })?;
         Self::from_pem(&path, pem, &dir.join("ca.key"))
     }
 
@@ -58,7 +58,8 @@ impl Authority {
         let key_pem = files::read_if_present(key_path)?
             .ok_or_else(|| unusable(key_path, "missing, though its certificate is there"))?;
         let key = KeyPair::from_pem(&key_pem).map_err(|e| unusable(key_path, e))?;
-        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|e| unusable(path, e))?;
+        let der =
+            CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|e| unusable(path, e))?;
         let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| unusable(path, e))?;
         if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
             return Err(unusable(path, "not the certificate of the key beside it"));
@@ -81,10 +82,8 @@ impl Authority {
     pub(super) fn issue(&self, name: &Path, profile: &Profile, now: Timestamp) -> Result<Identity, PkiError> {
         let key = new_key(name)?;
         let failed = |source| PkiError::Issue { name: name.display().to_string(), source };
-        let certificate = profile
-            .params(now)
-            .and_then(|params| params.signed_by(&key, &self.issuer))
-            .map_err(failed)?;
+        let certificate =
+            profile.params(now).and_then(|params| params.signed_by(&key, &self.issuer)).map_err(failed)?;
         Ok(Identity {
             user: profile.common_name.clone(),
             certificate_pem: certificate.pem(),
@@ -105,8 +104,8 @@ impl Authority {
         if let (Some(certificate_pem), Some(key_pem)) =
             (files::read_if_present(&certificate_path)?, files::read_if_present(&key_path)?)
         {
-            let der =
-                CertificateDer::from_pem_slice(certificate_pem.as_bytes()).map_err(|e| unusable(&certificate_path, e))?;
+            let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+                .map_err(|e| unusable(&certificate_path, e))?;
             let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| unusable(&certificate_path, e))?;
             let key = KeyPair::from_pem(&key_pem).map_err(|e| unusable(&key_path, e))?;
             // A crash between the two writes leaves a certificate beside another one's key.

@@ -110,7 +110,9 @@ impl Profile {
         let not_after = certificate.validity().not_after.timestamp();
         let fresh = now.as_second() + RENEW_BEFORE.as_secs().cast_signed() < not_after;
         let ours = authority_key_identifier(certificate).is_some_and(|id| id == authority_key_id);
-        fresh && ours && subject(certificate) == (self.common_name.clone(), self.organization.clone())
+        fresh
+            && ours
+            && subject(certificate) == (self.common_name.clone(), self.organization.clone())
             && self.names_are_covered_by(certificate)
     }
 
@@ -130,7 +132,8 @@ impl Profile {
                 _ => {}
             }
         }
-        wanted.dns.iter().all(|name| dns.contains(name)) && wanted.addresses.iter().all(|a| addresses.contains(a))
+        wanted.dns.iter().all(|name| dns.contains(name))
+            && wanted.addresses.iter().all(|a| addresses.contains(a))
     }
 }
 

@@ -23,8 +23,11 @@ pub struct Access<'a> {
 pub fn render(access: &Access<'_>) -> String {
     let Access { cluster, server, user, .. } = access;
     let context = format!("{user}@{cluster}");
-    let (ca, certificate, key) =
-        (STANDARD.encode(access.ca_pem), STANDARD.encode(access.certificate_pem), STANDARD.encode(access.key_pem));
+    let (ca, certificate, key) = (
+        STANDARD.encode(access.ca_pem),
+        STANDARD.encode(access.certificate_pem),
+        STANDARD.encode(access.key_pem),
+    );
     // Names hold colons (`system:node:a`): always quoted.
     format!(
         r#"apiVersion: v1

@@ -26,7 +26,8 @@ pub fn issue_node(data_dir: &Path, node: &NodeIdentity, out: &Path, now: Timesta
     let user = format!("system:node:{}", node.name);
     files::create_private_dir(out)?;
     let names = ServingNames { dns: vec![node.name.clone()], addresses: node.addresses.clone() };
-    let client = authority.issue(&out.join("kubeconfig"), &Profile::client(&user, Some("system:nodes")), now)?;
+    let client =
+        authority.issue(&out.join("kubeconfig"), &Profile::client(&user, Some("system:nodes")), now)?;
     let serving = authority.issue(&out.join("kubelet.crt"), &Profile::serving(&user, names), now)?;
     let access = kubeconfig::Access {
         cluster: "beeline",

@@ -29,7 +29,9 @@ fn read_all(dir: &Path) -> Vec<(String, String)> {
     let mut files: Vec<_> = fs::read_dir(dir)
         .unwrap()
         .map(|entry| entry.unwrap().path())
-        .map(|path| (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap()))
+        .map(|path| {
+            (path.file_name().unwrap().to_string_lossy().into_owned(), fs::read_to_string(&path).unwrap())
+        })
         .collect();
     files.sort();
     files
@@ -90,7 +92,11 @@ fn a_node_cannot_be_issued_before_the_authority_exists() {
 }
 
 /// Drives a handshake in memory and returns the client certificate that the server saw.
-fn handshake(server: rustls::ServerConfig, client: rustls::ClientConfig, name: &str) -> Result<Vec<u8>, rustls::Error> {
+fn handshake(
+    server: rustls::ServerConfig,
+    client: rustls::ClientConfig,
+    name: &str,
+) -> Result<Vec<u8>, rustls::Error> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = rustls::ClientConnection::new(Arc::new(client), name)?;
     let mut server = rustls::ServerConnection::new(Arc::new(server))?;
@@ -118,14 +124,26 @@ fn the_server_answers_under_each_of_its_names_and_knows_its_client() {
     let dir = tempfile::tempdir().unwrap();
     // The handshake checks dates against the real clock.
     let pki = ensure(dir.path(), &names(), Timestamp::now()).unwrap();
-    for name in ["localhost", "127.0.0.1", "::1", "172.30.0.2", "10.96.0.1", "fd00:10:96::1", "kubernetes.default.svc"] {
+    for name in [
+        "localhost",
+        "127.0.0.1",
+        "::1",
+        "172.30.0.2",
+        "10.96.0.1",
+        "fd00:10:96::1",
+        "kubernetes.default.svc",
+    ] {
         let peer =
-            handshake(tls::server_config(&pki).unwrap(), tls::kubelet_client_config(&pki).unwrap(), name).unwrap();
+            handshake(tls::server_config(&pki).unwrap(), tls::kubelet_client_config(&pki).unwrap(), name)
+                .unwrap();
         let (_, parsed) = x509_parser::parse_x509_certificate(&peer).unwrap();
         assert_eq!(parsed.subject().to_string(), "CN=kube-apiserver-kubelet-client", "{name}");
     }
-    let refused =
-        handshake(tls::server_config(&pki).unwrap(), tls::kubelet_client_config(&pki).unwrap(), "other.example");
+    let refused = handshake(
+        tls::server_config(&pki).unwrap(),
+        tls::kubelet_client_config(&pki).unwrap(),
+        "other.example",
+    );
     assert!(refused.is_err());
 }
 
@@ -143,7 +161,10 @@ fn a_node_gets_a_kubeconfig_and_a_serving_certificate_for_its_addresses() {
     let kubeconfig = fs::read_to_string(out.join("kubeconfig")).unwrap();
     let parsed = kube::config::Kubeconfig::from_yaml(&kubeconfig).unwrap();
     assert_eq!(parsed.current_context.as_deref(), Some("system:node:node-1@beeline"));
-    assert_eq!(parsed.clusters[0].cluster.as_ref().unwrap().server.as_deref(), Some("https://172.30.0.2:6443"));
+    assert_eq!(
+        parsed.clusters[0].cluster.as_ref().unwrap().server.as_deref(),
+        Some("https://172.30.0.2:6443")
+    );
     let serving = fs::read_to_string(out.join("kubelet.crt")).unwrap();
     let (_, pem) = x509_parser::pem::parse_x509_pem(serving.as_bytes()).unwrap();
     let certificate = pem.parse_x509().unwrap();

@@ -55,9 +55,7 @@ fn roots(pki: &Pki) -> Result<RootCertStore, PkiError> {
     Ok(roots)
 }
 
-fn der(
-    identity: &Identity,
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+fn der(identity: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
     let certificate = CertificateDer::from_pem_slice(identity.certificate_pem.as_bytes()).map_err(failed)?;
     let key = PrivateKeyDer::from_pem_slice(identity.key_pem.as_bytes()).map_err(failed)?;
     Ok((vec![certificate], key))

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::status::{ApiError, Reason};
+use futures::future::BoxFuture;
 use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http_body_util::BodyExt as _;
-use futures::future::BoxFuture;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -72,7 +72,8 @@ fn prepare(request: &mut Request, location: &Location) -> Result<(), ApiError> {
     let wanted = upgrade::wanted(headers);
     upgrade::strip_hop_headers(headers);
     headers.remove(AUTHORIZATION);
-    let impersonation: Vec<_> = headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    let impersonation: Vec<_> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
     for name in impersonation {
         headers.remove(name);
     }
@@ -103,7 +104,8 @@ mod tests {
         ] {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        let location = Location { address: "[fd30::11]:10250".parse().unwrap(), path: "/exec/a/b/c?tty=1".into() };
+        let location =
+            Location { address: "[fd30::11]:10250".parse().unwrap(), path: "/exec/a/b/c?tty=1".into() };
         prepare(&mut request, &location).unwrap();
         assert_eq!(request.uri(), "/exec/a/b/c?tty=1");
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap());

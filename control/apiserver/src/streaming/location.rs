@@ -34,7 +34,8 @@ pub fn node_name(pod: &Value) -> Option<&str> {
 pub fn kubelet_address(node: &Value) -> Option<SocketAddr> {
     let status = &node["status"];
     let port = status["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64();
-    let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
+    let port =
+        port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0).unwrap_or(KUBELET_PORT);
     let addresses = status["addresses"].as_array()?;
     let address = ADDRESS_TYPES.iter().find_map(|wanted| {
         addresses
@@ -63,8 +64,10 @@ pub fn container<'a>(pod: &'a Value, asked: &'a str) -> Result<&'a str, ApiError
         [only] => Ok(only),
         [] => Err(ApiError::bad_request(format!("a container name must be specified for pod {pod_name}"))),
         several => {
-            let mut message =
-                format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", several.join(" "));
+            let mut message = format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                several.join(" ")
+            );
             if !init.is_empty() {
                 message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
             }
@@ -81,7 +84,9 @@ pub fn log_path(pod: &Value, container: &str, options: &LogOptions) -> String {
 /// Path of exec, attach or port-forward; `query` has the API's parameters.
 pub fn connect_path(pod: &Value, subresource: &str, query: &str) -> Result<String, ApiError> {
     let given: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-    let all = |name: &'static str| given.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str());
+    let all = |name: &'static str| {
+        given.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
+    };
     let mut parameters: Vec<(&str, String)> = Vec::new();
     if subresource == "portforward" {
         parameters.extend(all("ports").map(|port| ("port", port.to_owned())));
@@ -142,12 +147,19 @@ mod tests {
             (&["a", "b"], &[], "b", Ok("b")),
             (&["a"], &["i"], "i", Ok("i")),
             (&["a"], &[], "x", Err("container x is not valid for pod web")),
-            (&["a", "b"], &[], "", Err("a container name must be specified for pod web, choose one of: [a b]")),
+            (
+                &["a", "b"],
+                &[],
+                "",
+                Err("a container name must be specified for pod web, choose one of: [a b]"),
+            ),
             (
                 &["a", "b"],
                 &["i", "j"],
                 "",
-                Err("a container name must be specified for pod web, choose one of: [a b] or one of the init containers: [i j]"),
+                Err(
+                    "a container name must be specified for pod web, choose one of: [a b] or one of the init containers: [i j]",
+                ),
             ),
         ] {
             let pod = pod(containers, init);
@@ -175,9 +187,7 @@ mod tests {
 
     #[test]
     fn a_kubelet_is_dialled_at_its_internal_address() {
-        let node = |addresses: Value, port: Value| {
-            json!({"status": {"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}})
-        };
+        let node = |addresses: Value, port: Value| json!({"status": {"addresses": addresses, "daemonEndpoints": {"kubeletEndpoint": {"Port": port}}}});
         let both = json!([
             {"type": "Hostname", "address": "10.9.9.9"},
             {"type": "ExternalIP", "address": "1.2.3.4"},

@@ -26,9 +26,14 @@ impl LogOptions {
     pub fn parse(query: &str, pod: &str) -> Result<Self, ApiError> {
         let given: Vec<(String, String)> = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
         let get = |name: &str| {
-            given.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+            given
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.as_str())
+                .filter(|value| !value.is_empty())
         };
-        let mut options = Self { container: get("container").unwrap_or_default().to_owned(), parameters: Vec::new() };
+        let mut options =
+            Self { container: get("container").unwrap_or_default().to_owned(), parameters: Vec::new() };
         let mut errors = Vec::new();
         for name in SWITCHES {
             if get(name).is_some_and(|value| !matches!(value, "false" | "0")) {
@@ -46,10 +51,14 @@ impl LogOptions {
             options.parameters.push((name, number.to_string()));
         }
         if let Some(time) = get("sinceTime") {
-            time.parse::<Timestamp>()
-                .map_err(|_| ApiError::bad_request(format!("sinceTime: cannot parse {time:?} as an RFC 3339 time")))?;
+            time.parse::<Timestamp>().map_err(|_| {
+                ApiError::bad_request(format!("sinceTime: cannot parse {time:?} as an RFC 3339 time"))
+            })?;
             if get("sinceSeconds").is_some() {
-                errors.push(FieldError::forbidden("", "at most one of `sinceTime` or `sinceSeconds` may be specified"));
+                errors.push(FieldError::forbidden(
+                    "",
+                    "at most one of `sinceTime` or `sinceSeconds` may be specified",
+                ));
             }
             options.parameters.push(("sinceTime", time.to_owned()));
         }
@@ -57,11 +66,18 @@ impl LogOptions {
             if !STREAMS.contains(&stream) {
                 errors.push(FieldError::not_supported("stream", stream, &STREAMS));
             } else if stream != "All" && get("tailLines").is_some() {
-                errors.push(FieldError::forbidden("", "`tailLines` and specific `stream` are mutually exclusive for now"));
+                errors.push(FieldError::forbidden(
+                    "",
+                    "`tailLines` and specific `stream` are mutually exclusive for now",
+                ));
             }
             options.parameters.push(("stream", stream.to_owned()));
         }
-        if errors.is_empty() { Ok(options) } else { Err(ApiError::invalid(("", "PodLogOptions"), pod, errors)) }
+        if errors.is_empty() {
+            Ok(options)
+        } else {
+            Err(ApiError::invalid(("", "PodLogOptions"), pod, errors))
+        }
     }
 
     /// The parameters for the kubelet's `/containerLogs`.
@@ -77,10 +93,14 @@ mod tests {
     #[track_caller]
     fn check(query: &str, expected: Result<&str, &str>) {
         let outcome = LogOptions::parse(query, "web").map(|options| {
-            let words: Vec<String> = options.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            let words: Vec<String> =
+                options.parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
             words.join(" ")
         });
-        assert_eq!(outcome.map_err(|error| error.message), expected.map(str::to_owned).map_err(str::to_owned));
+        assert_eq!(
+            outcome.map_err(|error| error.message),
+            expected.map(str::to_owned).map_err(str::to_owned)
+        );
     }
 
     #[test]
@@ -96,14 +116,21 @@ mod tests {
     fn bad_parameters_are_named() {
         check(
             "tailLines=-1",
-            Err(r#"PodLogOptions "web" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"#),
+            Err(
+                r#"PodLogOptions "web" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0"#,
+            ),
         );
-        check("limitBytes=0", Err(r#"PodLogOptions "web" is invalid: limitBytes: Invalid value: 0: must be greater than 0"#));
+        check(
+            "limitBytes=0",
+            Err(r#"PodLogOptions "web" is invalid: limitBytes: Invalid value: 0: must be greater than 0"#),
+        );
         check("tailLines=x", Err(r#"tailLines: strconv.ParseInt: parsing "x": invalid syntax"#));
         check("sinceTime=yesterday", Err(r#"sinceTime: cannot parse "yesterday" as an RFC 3339 time"#));
         check(
             "stream=Both",
-            Err(r#"PodLogOptions "web" is invalid: stream: Unsupported value: "Both": supported values: "All", "Stdout", "Stderr""#),
+            Err(
+                r#"PodLogOptions "web" is invalid: stream: Unsupported value: "Both": supported values: "All", "Stdout", "Stderr""#,
+            ),
         );
     }
 }

@@ -76,9 +76,11 @@ impl Streaming {
 
     async fn connect(&self, request: Request, asked: &Attributes) -> Result<Response, ApiError> {
         let pod = self.registry.get(rows::pods(), &asked.namespace, &asked.name).await?.value();
-        let path = location::connect_path(&pod, &asked.subresource, request.uri().query().unwrap_or_default())?;
-        let node = location::node_name(&pod)
-            .ok_or_else(|| ApiError::bad_request(format!("pod {} does not have a host assigned", asked.name)))?;
+        let path =
+            location::connect_path(&pod, &asked.subresource, request.uri().query().unwrap_or_default())?;
+        let node = location::node_name(&pod).ok_or_else(|| {
+            ApiError::bad_request(format!("pod {} does not have a host assigned", asked.name))
+        })?;
         let target = self.locate(node, path).await?;
         if !upgrade::is_wanted(request.headers()) {
             return Err(ApiError::bad_request("Upgrade request required"));
@@ -98,7 +100,12 @@ impl Streaming {
         Ok(response)
     }
 
-    async fn upgrade(&self, mut request: Request, target: &Location, asked: &Attributes) -> Result<Response, ApiError> {
+    async fn upgrade(
+        &self,
+        mut request: Request,
+        target: &Location,
+        asked: &Attributes,
+    ) -> Result<Response, ApiError> {
         let client = hyper::upgrade::on(&mut request);
         let mut response = self.kubelets.send(target, request).await?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
@@ -112,8 +119,9 @@ impl Streaming {
     /// Where `path` of the kubelet of `node` is.
     async fn locate(&self, node: &str, path: String) -> Result<Location, ApiError> {
         let object = self.registry.get(rows::nodes(), "", node).await?.value();
-        let address = location::kubelet_address(&object)
-            .ok_or_else(|| ApiError::new(Reason::InternalError, format!("no preferred addresses found for node {node:?}")))?;
+        let address = location::kubelet_address(&object).ok_or_else(|| {
+            ApiError::new(Reason::InternalError, format!("no preferred addresses found for node {node:?}"))
+        })?;
         Ok(Location { address, path })
     }
 }

@@ -18,7 +18,8 @@ pub fn is_wanted(headers: &HeaderMap) -> bool {
 /// The protocol that a request asks to upgrade to: `websocket`, `SPDY/3.1`.
 pub fn wanted(headers: &HeaderMap) -> Option<HeaderValue> {
     let connection = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let asks = connection.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
+    let asks =
+        connection.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"));
     if asks { headers.get(UPGRADE).cloned() } else { None }
 }
 
@@ -87,7 +88,11 @@ mod tests {
                     headers.insert(name, HeaderValue::from_static(value));
                 }
             }
-            assert_eq!(wanted(&headers), expected.map(HeaderValue::from_static), "{connection:?} {upgrade:?}");
+            assert_eq!(
+                wanted(&headers),
+                expected.map(HeaderValue::from_static),
+                "{connection:?} {upgrade:?}"
+            );
         }
     }
 }

@@ -42,7 +42,8 @@ impl Etcd {
     /// A registry over it, loaded.
     pub async fn registry(&self) -> Registry {
         let endpoint = format!("http://127.0.0.1:{}", self.port);
-        let config = store::Config { compaction_interval: None, ..store::Config::new(vec![endpoint], vec![]) };
+        let config =
+            store::Config { compaction_interval: None, ..store::Config::new(vec![endpoint], vec![]) };
         let store = registry_access::open(config).await.unwrap();
         tokio::time::timeout(Duration::from_secs(20), store.ready()).await.expect("etcd serves within 20 s");
         Registry::new(store)

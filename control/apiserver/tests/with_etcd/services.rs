@@ -92,7 +92,8 @@ async fn one_address_goes_to_one_of_many_who_ask_at_once() {
         create(&registry, &allocator, wanted)
     });
     let outcomes = futures::future::join_all(attempts).await;
-    let refused: Vec<String> = outcomes.iter().filter_map(|o| o.as_ref().err().map(ToString::to_string)).collect();
+    let refused: Vec<String> =
+        outcomes.iter().filter_map(|o| o.as_ref().err().map(ToString::to_string)).collect();
     assert_eq!(refused.len(), 7);
     assert!(
         refused.iter().all(|message| message.ends_with(
@@ -108,8 +109,13 @@ async fn services_get_distinct_addresses_of_their_families_and_lose_them_when_de
     let (registry, allocator) = cluster(&etcd).await;
     let mut seen = BTreeSet::new();
     for i in 0..20 {
-        let created =
-            create(&registry, &allocator, service(&format!("s{i}"), &json!({"ipFamilyPolicy": "PreferDualStack"}))).await.unwrap();
+        let created = create(
+            &registry,
+            &allocator,
+            service(&format!("s{i}"), &json!({"ipFamilyPolicy": "PreferDualStack"})),
+        )
+        .await
+        .unwrap();
         let ips: Vec<String> = serde_json::from_value(created["spec"]["clusterIPs"].clone()).unwrap();
         assert_eq!(created["spec"]["ipFamilies"], json!(["IPv4", "IPv6"]));
         assert!(ips[0].starts_with("10.96.") && ips[1].starts_with("fd00:10:96::"), "{ips:?}");
@@ -183,7 +189,9 @@ async fn a_second_service_range_is_used_and_an_address_outside_is_refused() {
     let (registry, allocator) = cluster(&etcd).await;
     let wanted = || service("far", &json!({"clusterIP": "10.200.0.9"}));
     let refused = create(&registry, &allocator, wanted()).await.unwrap_err();
-    assert!(refused.message.ends_with("failed to allocate IP 10.200.0.9: the provided network does not match the current range"));
+    assert!(refused.message.ends_with(
+        "failed to allocate IP 10.200.0.9: the provided network does not match the current range"
+    ));
     let more = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "more"}, "spec": {"cidrs": ["10.200.0.0/24"]}});
     registry.create(rows::service_cidrs(), more).await.unwrap();
     registry.list(rows::service_cidrs(), "").await.unwrap();

@@ -32,15 +32,23 @@ struct Kubelet {
 impl Kubelet {
     async fn start(pki: &Pki, data_dir: &std::path::Path) -> Self {
         let out = data_dir.join("node");
-        let node = NodeIdentity { name: "n1".into(), addresses: vec!["127.0.0.1".parse().unwrap()], server: String::new() };
+        let node = NodeIdentity {
+            name: "n1".into(),
+            addresses: vec!["127.0.0.1".parse().unwrap()],
+            server: String::new(),
+        };
         pki::issue_node(data_dir, &node, &out, Timestamp::now()).unwrap();
         let certificate = CertificateDer::from_pem_file(out.join("kubelet.crt")).unwrap();
         let key = PrivateKeyDer::from_pem_file(out.join("kubelet.key")).unwrap();
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pki.authority.certificate_pem().as_bytes()).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_slice(pki.authority.certificate_pem().as_bytes()).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+            rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .unwrap();
         let config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -129,13 +137,18 @@ async fn a_followed_log_arrives_line_by_line() {
     for line in ["one\n", "two\n"] {
         kubelet.write_all(format!("{:x}\r\n{line}\r\n", line.len()).as_bytes()).await.unwrap();
         kubelet.flush().await.unwrap();
-        let frame = tokio::time::timeout(Duration::from_secs(5), response.body_mut().frame()).await.expect("unbuffered");
+        let frame = tokio::time::timeout(Duration::from_secs(5), response.body_mut().frame())
+            .await
+            .expect("unbuffered");
         assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), line);
     }
     // A client that goes away ends the connection to the kubelet.
     drop(response);
     let mut rest = Vec::new();
-    tokio::time::timeout(Duration::from_secs(5), kubelet.read_to_end(&mut rest)).await.expect("closed").unwrap_or_default();
+    tokio::time::timeout(Duration::from_secs(5), kubelet.read_to_end(&mut rest))
+        .await
+        .expect("closed")
+        .unwrap_or_default();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,7 +156,8 @@ async fn refusals_are_statuses() {
     let Some(setup) = setup().await else { return };
     let status = async |response: apiserver::body::Response| {
         let code = response.status().as_u16();
-        let body: Value = serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
+        let body: Value =
+            serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap();
         (code, body["message"].as_str().unwrap_or_default().to_owned())
     };
     let here = |uri: &'static str, subresource: &'static str| {
@@ -188,7 +202,8 @@ async fn an_upgraded_connection_carries_bytes_both_ways_and_ends_on_both_sides()
                 Ok::<_, std::convert::Infallible>(streaming.serve(request, &attributes("exec")).await)
             }
         });
-        let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         let _ = connection.with_upgrades().await;
     });
     let mut client = BufReader::new(TcpStream::connect(address).await.unwrap());
@@ -208,7 +223,10 @@ async fn an_upgraded_connection_carries_bytes_both_ways_and_ends_on_both_sides()
     while !head.ends_with("\r\n\r\n") {
         client.read_line(&mut head).await.unwrap();
     }
-    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("sec-websocket-protocol: v5.channel.k8s.io"), "{head}");
+    assert!(
+        head.starts_with("HTTP/1.1 101 ") && head.contains("sec-websocket-protocol: v5.channel.k8s.io"),
+        "{head}"
+    );
 
     let (sent, mut received) = mpsc::channel::<Vec<u8>>(1);
     tokio::spawn(async move {

@@ -38,24 +38,23 @@ async fn a_pods_token_works_until_the_pod_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let pki = pki::ensure(dir.path(), &ServingNames::default(), Timestamp::now()).unwrap();
     let auth = Auth::new(registry.clone(), &pki, AuthOptions::default()).unwrap();
-    let object = |kind: &str, name: &str, spec: Value| {
-        json!({"apiVersion": "v1", "kind": kind, "metadata": {"namespace": "shop", "name": name}, "spec": spec})
-    };
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "v1", "kind": kind, "metadata": {"namespace": "shop", "name": name}, "spec": spec});
     let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "shop", "name": "web"}});
     registry.create(rows::service_accounts(), account).await.unwrap();
     let spec = json!({"serviceAccountName": "web", "containers": [{"name": "c", "image": "i"}]});
     let pod = registry.create(rows::pods(), object("Pod", "web-1", spec)).await.unwrap();
 
-    let request = |uid: &Value| {
-        json!({"spec": {"expirationSeconds": 3607, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "web-1", "uid": uid}}})
-    };
-    let wrong = auth.create_token(&post("serviceaccounts", "token"), request(&json!("other"))).await.unwrap_err();
+    let request = |uid: &Value| json!({"spec": {"expirationSeconds": 3607, "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": "web-1", "uid": uid}}});
+    let wrong =
+        auth.create_token(&post("serviceaccounts", "token"), request(&json!("other"))).await.unwrap_err();
     assert_eq!(wrong.code(), 409);
-    let granted = auth.create_token(&post("serviceaccounts", "token"), request(&pod["metadata"]["uid"])).await.unwrap();
+    let granted =
+        auth.create_token(&post("serviceaccounts", "token"), request(&pod["metadata"]["uid"])).await.unwrap();
     let token = granted["status"]["token"].as_str().unwrap();
     assert_eq!(ask(&auth, token).await, "system:serviceaccount:shop:web");
 
-    let review = auth.create_review(&post("tokenreviews", ""), json!({"spec": {"token": token}})).await.unwrap();
+    let review =
+        auth.create_review(&post("tokenreviews", ""), json!({"spec": {"token": token}})).await.unwrap();
     assert_eq!(review["status"]["authenticated"], true);
     assert_eq!(review["status"]["user"]["extra"]["authentication.kubernetes.io/pod-name"], json!(["web-1"]));
     let elsewhere = json!({"spec": {"token": token, "audiences": ["vault"]}});
