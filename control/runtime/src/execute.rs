@@ -199,6 +199,12 @@ impl Executor {
         }
     }
 
+    /// Reads one path.
+    pub async fn get(&self, path: &str) -> Result<Value, Failure> {
+        let request = Request::get(path).body(Vec::new()).map_err(|error| Failure::Refused(error.to_string()))?;
+        self.client.request(request).await.map_err(Failure::of)
+    }
+
     /// Sends one request with a JSON body; the answer is an object or a Status.
     pub async fn send(&self, method: Method, path: &str, content_type: &str, body: &Value) -> Result<Value, Failure> {
         let request = Request::builder()

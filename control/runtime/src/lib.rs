@@ -2,11 +2,14 @@
 //! [`lease`] election and the event [`Recorder`]; and the two roles made of them, [`run_controllers`] and [`run_scheduler`].
 //! The decisions themselves live in `controllers` and `scheduler`.
 
+pub mod collector;
+pub mod discovery;
 pub mod driver;
 pub mod execute;
 pub mod expectation;
 pub mod informer;
 pub mod lease;
+pub mod namespaces;
 pub mod queue;
 pub mod recorder;
 pub mod run;

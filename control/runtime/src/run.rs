@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use controllers::{CONTROLLERS, Key, Kind, Settings, View, Watched};
+use controllers::{CONTROLLERS, Key, Kind, Settings, View, Watch, Watched, namespace};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
+use crate::{collector, namespaces};
 use crate::informer::{Followed, Informer};
 use crate::lease::Candidate;
 use crate::queue::Queue;
@@ -17,6 +18,11 @@ use crate::{ControllersConfig, Error};
 
 /// The Lease of this role.
 const LEASE: &str = "kube-controller-manager";
+
+/// What wakes whom: the controllers in the order of their table, then the emptying of namespaces. One queue each.
+fn watchers() -> impl Iterator<Item = &'static [Watch]> {
+    CONTROLLERS.iter().map(|it| it.watches).chain([namespace::WATCHES])
+}
 
 type Queues = Arc<Vec<Arc<Queue<Key>>>>;
 
@@ -35,7 +41,7 @@ pub async fn run_controllers(client: Client, config: ControllersConfig, shutdown
 
 async fn work(client: Client, config: &ControllersConfig, shutdown: CancellationToken) -> Result<(), Error> {
     let view = Arc::new(View::default());
-    let queues: Queues = Arc::new(CONTROLLERS.iter().map(|_| Arc::default()).collect());
+    let queues: Queues = Arc::new(watchers().map(|_| Arc::default()).collect());
     let recorder = Recorder::new(client.clone(), "controllermanager", None);
     let settings = Arc::new(Settings { root_ca_pem: config.root_ca_pem.clone(), cluster_cidrs: config.cluster_cidrs.clone() });
     let _informers = tokio::select! {
@@ -48,6 +54,10 @@ async fn work(client: Client, config: &ControllersConfig, shutdown: Cancellation
         let driver = Driver::new(controller, view.clone(), settings.clone(), client.clone(), &recorder, queue.clone());
         drivers.spawn(driver.run());
     }
+    if let Some(leaving) = queues.last() {
+        drivers.spawn(namespaces::run(client.clone(), view, recorder.clone(), leaving.clone()));
+    }
+    drivers.spawn(collector::run(client, recorder));
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
         Some(ended) = drivers.join_next() => match ended {
@@ -83,11 +93,9 @@ fn follow_kind<K: Followed + Watched>(
     queues: &Queues,
 ) -> Informer<K> {
     let (view, queues) = (view.clone(), queues.clone());
-    let wanted: Vec<_> = CONTROLLERS
-        .iter()
-        .enumerate()
-        .flat_map(|(at, controller)| controller.watches.iter().filter_map(K::mapping).map(move |mapping| (at, mapping)))
-        .collect();
+    let mappings = |watches: &'static [Watch]| watches.iter().filter_map(K::mapping);
+    let wanted: Vec<_> =
+        watchers().enumerate().flat_map(|(at, watches)| mappings(watches).map(move |mapping| (at, mapping))).collect();
     let (api, config) = scope::<K>(client);
     Informer::fill(table, api, config, move |change| {
         for (at, mapping) in &wanted {
