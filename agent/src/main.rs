@@ -1,3 +1,35 @@
 //! One node: the kubelet and the data plane in one binary: composition only.
+//!
+//! `run` is a node of a Beeline cluster, `proxy` the data plane alone on a node of any Kubernetes cluster, `status` what the pinned tables and
+//! links say. Ending the process, by whatever signal, touches no container, link or table.
 
-fn main() {}
+mod config;
+mod health;
+mod pods;
+mod roles;
+mod state;
+mod watch;
+
+use anyhow::Result;
+use clap::Parser;
+
+use config::{Command, Flags};
+
+fn main() -> Result<()> {
+    let flags = Flags::parse();
+    match flags.command {
+        Command::Status { bpf_dir, json, tables } => status(&bpf_dir, json, tables),
+        Command::Run(run) => roles::block_on(roles::run(run)),
+        Command::Proxy(proxy) => roles::block_on(roles::proxy(proxy)),
+    }
+}
+
+fn status(bpf_dir: &std::path::Path, json: bool, tables: bool) -> Result<()> {
+    let status = datapath::status::read(bpf_dir, tables)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&status)?);
+    } else {
+        print!("{status}");
+    }
+    Ok(())
+}

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,11 @@ use crate::programs::{Programs, ProgramsError, XdpMode};
 use crate::routes::{NodeAddresses, Routes, RoutesError, Uplink};
 use crate::services::{Services, ServicesError};
 use crate::{CgroupError, cgroup, sys};
+
+/// Source of a pod's connection to itself through a service: a link-local address that nobody has (RFC 3927).
+const HAIRPIN4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
+/// The same for IPv6: a unique local address (RFC 4193), since pods resolve link-local ones instead of routing them.
+const HAIRPIN6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6565, 0x6c69, 0x6e65, 0, 0, 0, 2);
 
 /// Which XDP modes may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,16 +341,14 @@ fn config(node: &NodeConfig, hash_seed: u32) -> Result<Config, Error> {
         IpAddr::V4(_) => None,
     });
     let mut config = Config { hash_seed, netns_cookie: sys::netns_cookie().map_err(Error::Cookie)?, ..Config::EMPTY };
+    (config.hairpin4, config.hairpin6) = (HAIRPIN4.into(), HAIRPIN6.into());
     if let Some((range, length)) = range4(&node.pod_cidrs) {
         config.pods4 = range;
         config.cluster4_shift = 32 - u32::from(length.min(32));
-        // The first address is the node's own (network::ipam gives it to no pod); pods route it to their gateway.
-        config.hairpin4 = abi::Ip4::from_host(range.net.host() + 1);
     }
     if let Some((range, length)) = range6(&node.pod_cidrs) {
         config.pods6 = range;
         config.cluster6_shift = 64 - u32::from(length.min(64));
-        config.hairpin6 = abi::Ip6([range.net.0[0], range.net.0[1], range.net.0[2], (range.net.low32() + 1).to_be()]);
     }
     config.cluster4 = range4(&node.cluster_cidrs).map_or(Cidr4::NONE, |(range, _)| range);
     config.cluster6 = range6(&node.cluster_cidrs).map_or(Cidr6::NONE, |(range, _)| range);

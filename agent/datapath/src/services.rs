@@ -20,6 +20,7 @@ use zerocopy::IntoBytes;
 use crate::encode::{self, Key};
 use crate::lines::Lines;
 use crate::maps::Maps;
+use crate::status::{BackendStatus, FrontendStatus};
 use crate::sys::{self, MappedArray, Wire};
 
 /// Word of [`Service::run_cluster`] in a service row.
@@ -321,21 +322,53 @@ fn stretch(run: Run) -> Stretch {
     (run.base(), u32::from(run.count()).div_ceil(SLOTS_PER_LINE))
 }
 
-fn members(maps: &Maps, family: Family, row: &Service) -> Vec<(Family, u32, IpAddr, u16)> {
-    let mut indexes = HashSet::new();
-    for run in [row.run_cluster, row.run_local] {
-        for slot in 0..u32::from(run.count()) {
-            let line = maps.slots.get(run.base() + slot / SLOTS_PER_LINE);
-            indexes.extend(line.map(|line| line.backends[(slot % SLOTS_PER_LINE) as usize]));
-        }
+/// Backend indexes of a run, in slot order.
+fn slots(maps: &Maps, run: Run) -> Vec<u32> {
+    let slot = |slot: u32| Some(maps.slots.get(run.base() + slot / SLOTS_PER_LINE)?.backends[(slot % SLOTS_PER_LINE) as usize]);
+    (0..u32::from(run.count())).filter_map(slot).collect()
+}
+
+fn endpoint(maps: &Maps, family: Family, index: u32) -> Option<(IpAddr, u16)> {
+    match family {
+        Family::V4 => maps.be4.get(index).map(|row| (std::net::Ipv4Addr::from(row.addr).into(), row.port.host())),
+        Family::V6 => maps.be6.get(index).map(|row| (std::net::Ipv6Addr::from(row.addr).into(), row.port.host())),
     }
-    let read = |index: u32| -> Option<(IpAddr, u16)> {
-        match family {
-            Family::V4 => maps.be4.get(index).map(|row| (std::net::Ipv4Addr::from(row.addr).into(), row.port.host())),
-            Family::V6 => maps.be6.get(index).map(|row| (std::net::Ipv6Addr::from(row.addr).into(), row.port.host())),
+}
+
+/// The backends that a service names, each once.
+fn members(maps: &Maps, family: Family, row: &Service) -> Vec<(Family, u32, IpAddr, u16)> {
+    let indexes: HashSet<u32> = [row.run_cluster, row.run_local].into_iter().flat_map(|run| slots(maps, run)).collect();
+    let read = |index| endpoint(maps, family, index).map(|(address, port)| (family, index, address, port));
+    indexes.into_iter().filter_map(read).collect()
+}
+
+/// The service tables as the programs read them.
+pub fn dump(maps: &Maps) -> Vec<FrontendStatus> {
+    let v4 = maps.fe4.iter().flatten().filter_map(|(key, row)| Some((encode::key_from_v4(&key.0)?, row.0)));
+    let v6 = maps.fe6.iter().flatten().filter_map(|(key, row)| Some((encode::key_from_v6(&key.0)?, row.0)));
+    let mut rows: Vec<_> = v4.chain(v6).collect();
+    rows.sort_by_key(|(key, _)| *key);
+    let one = |(key, row): (FrontendKey, abi::frontend::Frontend)| {
+        let family = key.address.family();
+        let service = maps.svc.get(row.service).unwrap_or_default();
+        let backends = |run| {
+            let found = slots(maps, run).into_iter().filter_map(|index| endpoint(maps, family, index));
+            found.map(|(address, port)| BackendStatus { address, port }).collect()
+        };
+        FrontendStatus {
+            address: match key.address {
+                FrontendAddress::Exact(address) => address.to_string(),
+                FrontendAddress::NodePort(_) => "nodePort".to_owned(),
+            },
+            port: key.port,
+            protocol: key.protocol.to_string(),
+            family: if family == Family::V4 { 4 } else { 6 },
+            service: row.service,
+            backends: backends(service.run_cluster),
+            local: backends(service.run_local),
         }
     };
-    indexes.into_iter().filter_map(|index| read(index).map(|(address, port)| (family, index, address, port))).collect()
+    rows.into_iter().map(one).collect()
 }
 
 fn write_backend(maps: &Maps, index: u32, row: &Backend) -> Result<(), ServicesError> {

@@ -1,6 +1,8 @@
 //! What the pinned maps and links say: for `beeline-agent status`, read-only, with or without a running agent.
 
+use std::fmt;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -12,6 +14,7 @@ use abi::Reason;
 use serde::Serialize;
 
 use crate::maps::{self, Maps, MapsError};
+use crate::services;
 use crate::sys;
 
 /// The state of a node's data plane.
@@ -29,6 +32,37 @@ pub struct Status {
     pub tables: Vec<Table>,
     /// Drops by reason; reasons without drops are left out.
     pub drops: Vec<Drops>,
+    /// Frontends with their backends, if asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frontends: Vec<FrontendStatus>,
+}
+
+/// A frontend as the programs would serve it.
+#[derive(Debug, Serialize)]
+pub struct FrontendStatus {
+    /// Address; `nodePort` for every address of the node, of the family in `family`.
+    pub address: String,
+    /// Port.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: String,
+    /// 4 or 6.
+    pub family: u8,
+    /// Service id.
+    pub service: u32,
+    /// Backends of the Cluster policy.
+    pub backends: Vec<BackendStatus>,
+    /// Backends of the Local policies.
+    pub local: Vec<BackendStatus>,
+}
+
+/// A backend of a frontend.
+#[derive(Debug, Serialize)]
+pub struct BackendStatus {
+    /// Address.
+    pub address: std::net::IpAddr,
+    /// Port.
+    pub port: u16,
 }
 
 /// A pinned link.
@@ -64,8 +98,40 @@ pub struct Drops {
     pub packets: u64,
 }
 
-/// Reads the status below `bpf_dir`.
-pub fn read(bpf_dir: &Path) -> Result<Status, MapsError> {
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "tables of layout {}, adopted {} times", self.layout, self.epoch)?;
+        writeln!(f, "\nattached:")?;
+        for link in &self.attached {
+            writeln!(f, "  {:<16} {:<24} program {:<6} {}", link.program, link.target, link.program_id, link.does)?;
+        }
+        for program in &self.missing {
+            writeln!(f, "  {program:<16} nowhere")?;
+        }
+        writeln!(f, "\ntables:")?;
+        for table in &self.tables {
+            writeln!(f, "  {:<16} {:>8} of {:>8}", table.map, table.used, table.entries)?;
+        }
+        writeln!(f, "\ndrops:")?;
+        for drops in &self.drops {
+            writeln!(f, "  {:<20} {:>10}", drops.reason, drops.packets)?;
+        }
+        if self.drops.is_empty() {
+            writeln!(f, "  none")?;
+        }
+        for frontend in &self.frontends {
+            let list = |backends: &[BackendStatus]| {
+                backends.iter().map(|backend| SocketAddr::new(backend.address, backend.port).to_string()).collect::<Vec<_>>().join(" ")
+            };
+            writeln!(f, "\n{} {}/{} service {}", frontend.address, frontend.port, frontend.protocol, frontend.service)?;
+            writeln!(f, "  cluster {}\n  local   {}", list(&frontend.backends), list(&frontend.local))?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the status below `bpf_dir`, with the service tables if `frontends`.
+pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
     let maps = Maps::open(bpf_dir, false)?;
     let control = maps.control();
     let attached = links(&bpf_dir.join("links"));
@@ -79,6 +145,7 @@ pub fn read(bpf_dir: &Path) -> Result<Status, MapsError> {
         tables: tables(&maps, &maps::directory(bpf_dir)),
         drops: counted.map(|(reason, packets)| Drops { reason: reason.as_str(), packets }).collect(),
         attached,
+        frontends: if frontends { services::dump(&maps) } else { Vec::new() },
     })
 }
 

@@ -9,6 +9,7 @@
 //! exists" and "the interface is up" is the [`Wiring`] given to [`PodNetwork::new`].
 
 pub mod cidr;
+pub mod device;
 pub mod ipam;
 mod link;
 pub mod neighbours;

@@ -12,7 +12,7 @@ use crate::link::{self, HOST_PREFIX, POD_IFNAME};
 use crate::netns::Netns;
 use crate::routes;
 use crate::rtnl::{RtnlError, Socket};
-use crate::{Cidr, HOST_MAC, host_ifname, pod_mac, sysctl};
+use crate::{Cidr, HOST_MAC, device, host_ifname, pod_mac, sysctl};
 
 /// Any error of a [`Wiring`].
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -123,10 +123,9 @@ struct Inner {
 impl PodNetwork {
     /// Opens the node's address store and sets what the namespace needs to route.
     pub fn new(config: Config, wiring: Arc<dyn Wiring>) -> Result<Self, Error> {
-        let mut host = Socket::open()?;
+        let host = Socket::open()?;
         sysctl::apply(sysctl::NODE).map_err(Error::Sysctl)?;
-        let uplink = host.get("look up the uplink", link::by_name(&config.uplink))?;
-        let mtu = uplink.as_ref().and_then(link::mtu).ok_or(Error::NoDevice(config.uplink))?;
+        let mtu = device::find(&config.uplink)?.mtu;
         let ipam = Ipam::open(&config.state_dir.join("addresses"))?;
         let inner = Inner { ipam, mtu, host: Mutex::new(host), pods: Mutex::default(), wiring };
         Ok(Self { inner: Arc::new(inner) })

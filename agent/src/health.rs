@@ -1,0 +1,207 @@
+//! Health and metrics of the data plane, under kube-proxy's names: /healthz and /livez on 10256, /metrics, /healthz and /proxyMode on 10249.
+
+use std::convert::Infallible;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use datapath::Dataplane;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// Upper bounds of the sync histogram, seconds.
+const BUCKETS: [f64; 12] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0, 10.0];
+
+/// What the data plane has done, for those who ask.
+#[derive(Default)]
+pub struct Progress {
+    synced: AtomicBool,
+    failing: AtomicBool,
+    leaving: AtomicBool,
+    service_changes: AtomicU64,
+    endpoint_changes: AtomicU64,
+    syncs: Mutex<Syncs>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct Syncs {
+    buckets: [u64; BUCKETS.len()],
+    count: u64,
+    sum_s: f64,
+    last: Option<jiff::Timestamp>,
+}
+
+impl Progress {
+    /// The tables agree with the first complete lists.
+    pub fn synced(&self) {
+        self.synced.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the node takes part; an autoscaler about to remove it says no.
+    pub fn eligible(&self, eligible: bool) {
+        self.leaving.store(!eligible, Ordering::Relaxed);
+    }
+
+    /// A Service event came.
+    pub fn service_change(&self) {
+        self.service_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An EndpointSlice event came.
+    pub fn endpoint_change(&self) {
+        self.endpoint_changes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A difference was written, this long after its event arrived.
+    pub fn applied(&self, took: Duration) {
+        self.failing.store(false, Ordering::Relaxed);
+        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        let seconds = took.as_secs_f64();
+        for (count, bound) in syncs.buckets.iter_mut().zip(BUCKETS) {
+            *count += u64::from(seconds <= bound);
+        }
+        syncs.count += 1;
+        syncs.sum_s += seconds;
+        syncs.last = Some(jiff::Timestamp::now());
+    }
+
+    /// A difference could not be written.
+    pub fn failed(&self) {
+        self.failing.store(true, Ordering::Relaxed);
+    }
+
+    fn live(&self) -> bool {
+        self.synced.load(Ordering::Relaxed) && !self.failing.load(Ordering::Relaxed)
+    }
+
+    fn health(&self, with_node: bool) -> (StatusCode, String) {
+        let syncs = *self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = jiff::Timestamp::now();
+        let eligible = !self.leaving.load(Ordering::Relaxed);
+        let healthy = self.live() && (eligible || !with_node);
+        let updated = syncs.last.unwrap_or(now);
+        let body = serde_json::json!({"lastUpdated": updated.to_string(), "currentTime": now.to_string(), "nodeEligible": eligible});
+        (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body.to_string())
+    }
+
+    fn metrics(&self, dataplane: &Dataplane) -> String {
+        let syncs = *self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut text = String::new();
+        let name = "kubeproxy_sync_proxy_rules_duration_seconds";
+        head(&mut text, name, "histogram", "From an event's arrival to its being in the tables.");
+        for (count, bound) in syncs.buckets.iter().zip(BUCKETS) {
+            line(&mut text, &format!("{name}_bucket{{le=\"{bound}\"}}"), count);
+        }
+        line(&mut text, &format!("{name}_bucket{{le=\"+Inf\"}}"), syncs.count);
+        line(&mut text, &format!("{name}_sum"), syncs.sum_s);
+        line(&mut text, &format!("{name}_count"), syncs.count);
+        let last = syncs.last.map_or(0.0, |last| last.as_millisecond() as f64 / 1000.0);
+        for (name, kind, help, value) in [
+            ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge", "When the tables last changed.", last),
+            ("kubeproxy_sync_proxy_rules_service_changes_total", "counter", "Service events.", load(&self.service_changes)),
+            ("kubeproxy_sync_proxy_rules_endpoint_changes_total", "counter", "EndpointSlice events.", load(&self.endpoint_changes)),
+        ] {
+            head(&mut text, name, kind, help);
+            line(&mut text, name, value);
+        }
+        let (frontends, pods, addresses, ranges) = dataplane.counts();
+        head(&mut text, "beeline_table_rows", "gauge", "Rows in the data plane's tables.");
+        for (table, rows) in [("frontends", frontends), ("pods", pods), ("node_addresses", addresses), ("pod_ranges", ranges)] {
+            line(&mut text, &format!("beeline_table_rows{{table=\"{table}\"}}"), rows);
+        }
+        head(&mut text, "beeline_drops_total", "counter", "Packets and socket calls ended by the data plane, by reason.");
+        for (reason, packets) in dataplane.drops() {
+            line(&mut text, &format!("beeline_drops_total{{reason=\"{}\"}}", reason.as_str()), packets);
+        }
+        text
+    }
+}
+
+fn load(counter: &AtomicU64) -> f64 {
+    counter.load(Ordering::Relaxed) as f64
+}
+
+fn head(text: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(text, "{name} {value}");
+}
+
+/// Which of the two ports a request came to.
+#[derive(Clone, Copy)]
+pub enum Port {
+    /// 10256.
+    Health,
+    /// 10249.
+    Metrics,
+}
+
+/// Serves one of the ports until the process ends.
+pub async fn serve(address: SocketAddr, port: Port, progress: Arc<Progress>, dataplane: Arc<Dataplane>) -> std::io::Result<()> {
+    let listener = TcpListener::bind(address).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (progress, dataplane) = (Arc::clone(&progress), Arc::clone(&dataplane));
+        tokio::spawn(async move {
+            let answer = service_fn(move |request| {
+                let response = respond(port, &request, &progress, &dataplane);
+                async { Ok::<_, Infallible>(response) }
+            });
+            // A client that hangs up early is its own affair.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+        });
+    }
+}
+
+fn respond(port: Port, request: &Request<Incoming>, progress: &Progress, dataplane: &Dataplane) -> Response<Full<Bytes>> {
+    let (status, kind, body) = match (port, request.uri().path()) {
+        (Port::Health, "/healthz") => with_kind(progress.health(true), "application/json"),
+        (Port::Health, "/livez") => with_kind(progress.health(false), "application/json"),
+        (Port::Metrics, "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", progress.metrics(dataplane)),
+        (Port::Metrics, "/healthz") => (StatusCode::OK, "text/plain", "ok".to_owned()),
+        (Port::Metrics, "/proxyMode") => (StatusCode::OK, "text/plain", "ebpf".to_owned()),
+        _ => (StatusCode::NOT_FOUND, "text/plain", "404 page not found\n".to_owned()),
+    };
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static(kind));
+    response
+}
+
+fn with_kind((status, body): (StatusCode, String), kind: &'static str) -> (StatusCode, &'static str, String) {
+    (status, kind, body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(progress: &Progress, healthz: u16, livez: u16) {
+        assert_eq!((progress.health(true).0.as_u16(), progress.health(false).0.as_u16()), (healthz, livez));
+    }
+
+    #[test]
+    fn health_needs_complete_tables_and_a_node_that_stays() {
+        let progress = Progress::default();
+        check(&progress, 503, 503);
+        progress.synced();
+        check(&progress, 200, 200);
+        progress.eligible(false);
+        check(&progress, 503, 200);
+        progress.eligible(true);
+        progress.failed();
+        check(&progress, 503, 503);
+        progress.applied(Duration::from_millis(1));
+        check(&progress, 200, 200);
+    }
+}
