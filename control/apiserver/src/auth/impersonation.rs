@@ -9,6 +9,7 @@ use super::denial::forbidden;
 use super::policy::Decision;
 use super::tokens::{account_groups, parse_account_user};
 use crate::attributes::{Attributes, UserInfo};
+use crate::request_info::percent_decode;
 
 const USER: &str = "impersonate-user";
 const GROUP: &str = "impersonate-group";
@@ -39,8 +40,9 @@ fn requested(headers: &HeaderMap) -> Result<Option<UserInfo>, ApiError> {
     let uid = headers.get(UID).map(text).unwrap_or_default();
     let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (header, value) in headers {
+        // Header names cannot hold every character of a key: clients escape the others.
         if let Some(key) = header.as_str().strip_prefix(EXTRA_PREFIX) {
-            extra.entry(percent_decoded(key)).or_default().push(text(value));
+            extra.entry(percent_decode(key)).or_default().push(text(value));
         }
     }
     if name.is_empty() {
@@ -99,30 +101,6 @@ fn push_once(groups: &mut Vec<String>, group: &str) {
     if !groups.iter().any(|held| held == group) {
         groups.push(group.to_owned());
     }
-}
-
-/// Header names cannot hold every character of an extra key: clients escape the others.
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let escaped = (bytes[at] == b'%')
-            .then(|| text.get(at + 1..at + 3))
-            .flatten()
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match escaped {
-            Some(byte) => {
-                out.push(byte);
-                at += 3;
-            }
-            None => {
-                out.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 #[cfg(test)]

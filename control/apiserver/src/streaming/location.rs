@@ -16,13 +16,24 @@ const KUBELET_PORT: u16 = 10250;
 /// Which of a node's addresses is dialled, best first.
 const ADDRESS_TYPES: [&str; 3] = ["InternalIP", "ExternalIP", "Hostname"];
 
-/// A path (with parameters) at a kubelet.
+/// How the other side is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TLS, both sides with certificates of the cluster's authority.
+    Kubelet,
+    /// Plain HTTP.
+    Plain,
+}
+
+/// A path (with parameters) at a kubelet or a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
-    /// Address and port of the kubelet.
+    /// Address and port.
     pub address: SocketAddr,
     /// Path and query.
     pub path: String,
+    /// How to speak to it.
+    pub transport: Transport,
 }
 
 /// The node a pod runs on.
@@ -102,13 +113,14 @@ pub fn connect_path(pod: &Value, subresource: &str, query: &str) -> Result<Strin
     Ok(with_query(format!("/{subresource}/{}/{container}", place(pod)), &parameters))
 }
 
-/// What follows `/proxy` in the path, with its query.
-pub fn proxy_path(uri: &Uri) -> String {
-    let rest = uri.path().split_once("/proxy").map_or("", |(_, rest)| rest);
-    let path = if rest.is_empty() { "/" } else { rest };
+/// What follows `.../NAME/proxy` in the path of a request, with its query.
+pub fn proxy_path(uri: &Uri, namespaced: bool) -> String {
+    // "", "api", "v1", ["namespaces", NAMESPACE,] RESOURCE, NAME, "proxy", REST
+    let before = if namespaced { 8 } else { 6 };
+    let path = format!("/{}", uri.path().splitn(before + 1, '/').nth(before).unwrap_or_default());
     match uri.query() {
         Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
+        None => path,
     }
 }
 
@@ -202,13 +214,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_proxy_passes_path_and_query() {
-        for (uri, expected) in [
-            ("/api/v1/nodes/n1/proxy/stats/summary?only=cpu", "/stats/summary?only=cpu"),
-            ("/api/v1/nodes/n1/proxy", "/"),
-            ("/api/v1/nodes/n1/proxy/a/proxy/b", "/a/proxy/b"),
+    fn a_proxy_passes_path_and_query() {
+        for (uri, namespaced, expected) in [
+            ("/api/v1/nodes/n1/proxy/stats/summary?only=cpu", false, "/stats/summary?only=cpu"),
+            ("/api/v1/nodes/n1/proxy", false, "/"),
+            ("/api/v1/nodes/proxy-1/proxy/a/proxy/b/", false, "/a/proxy/b/"),
+            ("/api/v1/namespaces/shop/services/http:web:80/proxy/a%20b", true, "/a%20b"),
+            ("/api/v1/namespaces/shop/pods/web/proxy/", true, "/"),
         ] {
-            assert_eq!(proxy_path(&uri.parse().unwrap()), expected);
+            assert_eq!(proxy_path(&uri.parse().unwrap(), namespaced), expected, "{uri}");
         }
     }
 }

@@ -1,12 +1,13 @@
-//! Subresources that lead to a node: logs, exec, attach, port-forward, and the proxy to kubelets.
+//! Subresources that lead to a node or a pod: logs, exec, attach, port-forward, and the proxies.
 //!
 //! The server finds the pod's node, renames the parameters to the kubelet's, and then only moves bytes: an upgraded
 //! connection (WebSocket or SPDY) is passed through untouched, a log is passed on as it arrives. Who may do it has
-//! been decided before. Not here: the protocols inside those connections, and proxying to pods and services.
+//! been decided before. Not here: the protocols inside those connections, and rewriting of links in proxied pages.
 
-mod kubelet;
+mod dial;
 mod location;
 mod log_options;
+mod proxied;
 mod upgrade;
 
 use api::status::{ApiError, Reason};
@@ -21,31 +22,31 @@ use crate::object::ToValue as _;
 use crate::pki::{Pki, PkiError};
 use crate::registry_access::Registry;
 use crate::respond;
-use kubelet::Kubelets;
-use location::Location;
+use dial::Dialer;
+use location::{Location, Transport};
 
 /// An error text of a kubelet is passed on up to this many bytes.
 const ERROR_TEXT_LIMIT: usize = 2048;
 
-/// Leads requests to kubelets.
+/// Leads requests to kubelets and pods.
 #[derive(Clone)]
 pub struct Streaming {
     registry: Registry,
-    kubelets: Kubelets,
+    dialer: Dialer,
 }
 
 impl Streaming {
     /// Calls kubelets with the client certificate of `pki`.
     pub fn new(pki: &Pki, registry: Registry) -> Result<Self, PkiError> {
-        Ok(Self { registry, kubelets: Kubelets::new(pki)? })
+        Ok(Self { registry, dialer: Dialer::new(pki)? })
     }
 
-    /// Answers a request for `pods/{log,exec,attach,portforward}` or `nodes/proxy`.
+    /// Answers a request for `pods/{log,exec,attach,portforward}` or `{nodes,pods,services}/proxy`.
     pub async fn serve(&self, request: Request, asked: &Attributes) -> Response {
         let served = match (asked.resource.as_str(), asked.subresource.as_str()) {
             ("pods", "log") => self.log(request, asked).await,
             ("pods", "exec" | "attach" | "portforward") => self.connect(request, asked).await,
-            ("nodes", "proxy") => self.node_proxy(request, asked).await,
+            (_, "proxy") => self.proxy(request, asked).await,
             _ => Err(ApiError::no_such_path()),
         };
         served.unwrap_or_else(|error| respond::error(&error))
@@ -62,7 +63,7 @@ impl Streaming {
             Some(node) => {
                 let path = location::log_path(&pod, container, &options);
                 let target = self.locate(node, path).await?;
-                let response = self.kubelets.send(&target, bare(Method::GET)).await?;
+                let response = self.dialer.send(&target, bare(Method::GET)).await?;
                 if !response.status().is_success() {
                     return Err(refusal(response, asked).await);
                 }
@@ -88,14 +89,21 @@ impl Streaming {
         self.upgrade(request, &target, asked).await
     }
 
-    /// Everything below `nodes/NAME/proxy/` is the kubelet's own API.
-    async fn node_proxy(&self, request: Request, asked: &Attributes) -> Result<Response, ApiError> {
-        let path = location::proxy_path(request.uri());
-        let target = self.locate(&asked.name, path).await?;
+    /// Everything below `nodes/NAME/proxy/` is the kubelet's own API; below a pod's or service's, whatever it serves.
+    async fn proxy(&self, request: Request, asked: &Attributes) -> Result<Response, ApiError> {
+        let path = location::proxy_path(request.uri(), !asked.namespace.is_empty());
+        let target = match asked.resource.as_str() {
+            "nodes" => self.locate(&asked.name, path).await?,
+            resource => {
+                let address =
+                    proxied::address(&self.registry, resource, &asked.namespace, &asked.name).await?;
+                Location { address, path, transport: Transport::Plain }
+            }
+        };
         if upgrade::is_wanted(request.headers()) {
             return self.upgrade(request, &target, asked).await;
         }
-        let mut response = self.kubelets.send(&target, request).await?;
+        let mut response = self.dialer.send(&target, request).await?;
         upgrade::strip_hop_headers(response.headers_mut());
         Ok(response)
     }
@@ -107,7 +115,7 @@ impl Streaming {
         asked: &Attributes,
     ) -> Result<Response, ApiError> {
         let client = hyper::upgrade::on(&mut request);
-        let mut response = self.kubelets.send(target, request).await?;
+        let mut response = self.dialer.send(target, request).await?;
         if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
             return Err(refusal(response, asked).await);
         }
@@ -122,7 +130,7 @@ impl Streaming {
         let address = location::kubelet_address(&object).ok_or_else(|| {
             ApiError::new(Reason::InternalError, format!("no preferred addresses found for node {node:?}"))
         })?;
-        Ok(Location { address, path })
+        Ok(Location { address, path, transport: Transport::Kubelet })
     }
 }
 

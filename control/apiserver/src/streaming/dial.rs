@@ -1,4 +1,4 @@
-//! Connections to kubelets: TLS with the server's client certificate, HTTP/1.1, one request each.
+//! Connections to kubelets (TLS, with the server's client certificate) and to pods (plain): HTTP/1.1, one request each.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,25 @@ use http_body_util::BodyExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::location::Location;
+use super::location::{Location, Transport};
 use super::upgrade;
 use crate::body::{BoxError, Request, Response};
 use crate::pki::{Pki, PkiError, tls};
 
-/// A kubelet that does not accept within this time counts as unreachable.
+/// Who does not accept within this time counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Calls kubelets.
+/// Calls kubelets and pods.
 #[derive(Clone)]
-pub struct Kubelets {
+pub struct Dialer {
     tls: TlsConnector,
 }
 
-impl Kubelets {
+impl Dialer {
     /// Uses the certificates of `pki`.
     pub fn new(pki: &Pki) -> Result<Self, PkiError> {
         Ok(Self { tls: TlsConnector::from(Arc::new(tls::kubelet_client_config(pki)?)) })
@@ -35,33 +36,47 @@ impl Kubelets {
 
     /// Sends a request to `location`; method, headers and body are those of `request`, credentials are ours.
     ///
-    /// The response's body arrives as the kubelet sends it; dropping it ends the connection.
+    /// The response's body arrives as the other side sends it; dropping it ends the connection.
     pub async fn send(&self, location: &Location, mut request: Request) -> Result<Response, ApiError> {
-        let unreachable = |error: &dyn std::fmt::Display| {
-            let message = format!("error dialing backend: dial tcp {}: {error}", location.address);
-            ApiError::new(Reason::InternalError, message)
-        };
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(location.address))
             .await
-            .map_err(|_| unreachable(&"i/o timeout"))?
-            .map_err(|error| unreachable(&error))?;
+            .map_err(|_| unreachable(location, &"i/o timeout"))?
+            .map_err(|error| unreachable(location, &error))?;
         // Keystrokes are small packets.
         let _ = stream.set_nodelay(true);
-        let name = ServerName::from(location.address.ip());
-        let stream = self.tls.connect(name, stream).await.map_err(|error| unreachable(&error))?;
-        let (mut sender, connection) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(&error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "connection to a kubelet ended");
-            }
-        });
         prepare(&mut request, location)?;
-        // Boxed: as part of a larger future the compiler cannot prove it `Send` (lifetimes of the body's error are erased).
-        let sent: BoxFuture<'static, _> = Box::pin(async move { sender.send_request(request).await });
-        let response = sent.await.map_err(|error| unreachable(&error))?;
-        Ok(response.map(|body| body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync()))
+        match location.transport {
+            Transport::Plain => exchange(stream, location, request).await,
+            Transport::Kubelet => {
+                let name = ServerName::from(location.address.ip());
+                let stream =
+                    self.tls.connect(name, stream).await.map_err(|error| unreachable(location, &error))?;
+                exchange(stream, location, request).await
+            }
+        }
     }
+}
+
+async fn exchange<S>(stream: S, location: &Location, request: Request) -> Result<Response, ApiError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| unreachable(location, &error))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "connection to a backend ended");
+        }
+    });
+    // Boxed: as part of a larger future the compiler cannot prove it `Send` (lifetimes of the body's error are erased).
+    let sent: BoxFuture<'static, _> = Box::pin(async move { sender.send_request(request).await });
+    let response = sent.await.map_err(|error| unreachable(location, &error))?;
+    Ok(response.map(|body| body.map_err(|error| -> BoxError { Box::new(error) }).boxed_unsync()))
+}
+
+fn unreachable(location: &Location, error: &dyn std::fmt::Display) -> ApiError {
+    let message = format!("error dialing backend: dial tcp {}: {error}", location.address);
+    ApiError::new(Reason::InternalError, message)
 }
 
 /// Turns a client's request into ours.
@@ -104,8 +119,11 @@ mod tests {
         ] {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
-        let location =
-            Location { address: "[fd30::11]:10250".parse().unwrap(), path: "/exec/a/b/c?tty=1".into() };
+        let location = Location {
+            address: "[fd30::11]:10250".parse().unwrap(),
+            path: "/exec/a/b/c?tty=1".into(),
+            transport: Transport::Kubelet,
+        };
         prepare(&mut request, &location).unwrap();
         assert_eq!(request.uri(), "/exec/a/b/c?tty=1");
         let header = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap());
