@@ -58,8 +58,7 @@ impl Strategy for DaemonSet {
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         metadata::keep(new, old, "status");
         metadata::count_generation(new, old, metadata::spec_changed(new, old));
-        let template = |object: &Value| object.pointer("/spec/template").cloned();
-        let changed = !field::same(template(new).as_ref(), template(old).as_ref());
+        let changed = !field::same(field::at(new, "/spec/template"), field::at(old, "/spec/template"));
         let generation = field::map(old, "/metadata/annotations")
             .and_then(|annotations| annotations.get(TEMPLATE_GENERATION)?.as_str()?.parse::<i64>().ok())
             .unwrap_or(0);

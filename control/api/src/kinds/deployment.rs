@@ -38,10 +38,9 @@ impl Strategy for Deployment {
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         metadata::keep(new, old, "status");
-        let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();
+        let [now, before] = [&*new, old].map(|object| field::at(object, "/metadata/annotations"));
         // Annotations of a deployment are copied to its ReplicaSets, so the controller has to look at them as at the spec.
-        let changed = metadata::spec_changed(new, old)
-            || !field::same(annotations(new).as_ref(), annotations(old).as_ref());
+        let changed = metadata::spec_changed(new, old) || !field::same(now, before);
         metadata::count_generation(new, old, changed);
     }
 

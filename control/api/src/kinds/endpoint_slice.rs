@@ -26,9 +26,8 @@ impl Strategy for EndpointSlice {
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
-        let labels = |object: &Value| object.pointer("/metadata/labels").cloned();
-        let changed =
-            metadata::body_changed(new, old) || !field::same(labels(new).as_ref(), labels(old).as_ref());
+        let [now, before] = [&*new, old].map(|object| field::at(object, "/metadata/labels"));
+        let changed = metadata::body_changed(new, old) || !field::same(now, before);
         metadata::count_generation(new, old, changed);
     }
 

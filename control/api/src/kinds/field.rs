@@ -122,21 +122,43 @@ pub fn is_empty(value: Option<&Value>) -> bool {
     })
 }
 
-/// Both sides mean the same: absent, `null`, zero and empty are one; maps ignore order.
+/// Nothing is there: absent, `null`, or a list or map without entries. A zero is something: maps of texts hold empty ones, and pointer fields
+/// know an explicit zero.
+fn is_nothing(value: Option<&Value>) -> bool {
+    match value {
+        None | Some(Value::Null) => true,
+        Some(Value::Array(items)) => items.is_empty(),
+        Some(Value::Object(map)) => map.is_empty(),
+        Some(_) => false,
+    }
+}
+
+/// Both sides mean the same: absent, `null` and empty lists and maps are one; maps ignore order.
 #[must_use]
 pub fn same(left: Option<&Value>, right: Option<&Value>) -> bool {
     match (left, right) {
-        _ if is_empty(left) && is_empty(right) => true,
-        (Some(Value::Object(left)), Some(Value::Object(right))) => {
-            left.iter().all(|(key, value)| same(Some(value), right.get(key)))
-                && right.iter().all(|(key, value)| left.contains_key(key) || is_empty(Some(value)))
-        }
+        _ if is_nothing(left) || is_nothing(right) => is_nothing(left) && is_nothing(right),
+        (Some(Value::Object(left)), Some(Value::Object(right))) => same_fields(left, right, |_| true),
         (Some(Value::Array(left)), Some(Value::Array(right))) => {
             left.len() == right.len()
                 && left.iter().zip(right).all(|(left, right)| same(Some(left), Some(right)))
         }
         (left, right) => left == right,
     }
+}
+
+/// The fields of both maps that `counts` picks mean the same.
+#[must_use]
+pub fn same_fields(
+    left: &Map<String, Value>,
+    right: &Map<String, Value>,
+    counts: impl Fn(&str) -> bool,
+) -> bool {
+    left.iter().filter(|(key, _)| counts(key)).all(|(key, value)| same(Some(value), right.get(key)))
+        && right
+            .iter()
+            .filter(|(key, _)| counts(key))
+            .all(|(key, value)| left.contains_key(key) || is_nothing(Some(value)))
 }
 
 #[cfg(test)]
@@ -147,9 +169,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn absent_null_zero_and_empty_mean_the_same() {
+    fn absent_null_and_empty_mean_the_same_and_zero_does_not() {
         let check = |left: Value, right: Value, expected: bool| {
             assert_eq!(same(Some(&left), Some(&right)), expected, "{left} {right}");
+            assert_eq!(same(Some(&right), Some(&left)), expected, "{right} {left}");
         };
         check(json!({"a": 1}), json!({"a": 1, "b": null}), true);
         check(json!({"a": 1, "b": []}), json!({"a": 1}), true);
@@ -157,6 +180,8 @@ mod tests {
         check(json!({"a": 1, "b": 2}), json!({"b": 2, "a": 1}), true);
         check(json!([1, 2]), json!([2, 1]), false);
         check(json!({"a": "x"}), json!({"a": "y"}), false);
+        check(json!({"label": ""}), json!({}), false);
+        check(json!({"seconds": 0}), json!({}), false);
         assert!(same(None, Some(&json!({}))));
     }
 

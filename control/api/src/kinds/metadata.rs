@@ -53,17 +53,11 @@ pub fn spec_changed(new: &Value, old: &Value) -> bool {
 /// Something else than metadata and status differs.
 #[must_use]
 pub fn body_changed(new: &Value, old: &Value) -> bool {
-    let body = |object: &Value| -> Map<String, Value> {
-        let outside = ["metadata", "status", "kind", "apiVersion"];
-        object
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(key, _)| !outside.contains(&key.as_str()))
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect()
-    };
-    !field::same(Some(&Value::Object(body(new))), Some(&Value::Object(body(old))))
+    let is_body = |key: &str| !matches!(key, "metadata" | "status" | "kind" | "apiVersion");
+    match (new.as_object(), old.as_object()) {
+        (Some(new), Some(old)) => !field::same_fields(new, old, is_body),
+        _ => true,
+    }
 }
 
 /// Puts `key` of `old` back into `new`, removing it when `old` has none.

@@ -129,11 +129,14 @@ impl Strategy for Binding {
     }
 
     fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let role = |object: &Value| object.get("roleRef").cloned().unwrap_or_default();
-        if field::same(Some(&role(new)), Some(&role(old))) {
+        if field::same(field::at(new, "/roleRef"), field::at(old, "/roleRef")) {
             return Vec::new();
         }
-        vec![FieldError::invalid("roleRef", role(new), "cannot change roleRef")]
+        vec![FieldError::invalid(
+            "roleRef",
+            new.get("roleRef").cloned().unwrap_or_default(),
+            "cannot change roleRef",
+        )]
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -48,8 +48,8 @@ pub fn count(object: &Value, pointer: &str) -> i64 {
 /// Warnings about the template, when it is new.
 #[must_use]
 pub fn warnings(new: &Value, old: Option<&Value>) -> Vec<String> {
-    let template = |object: &Value| object.pointer("/spec/template").cloned();
-    if old.is_some_and(|old| template(old) == template(new)) {
+    let template = |object| field::at(object, "/spec/template");
+    if old.is_some_and(|old| field::same(template(new), template(old))) {
         Vec::new()
     } else {
         pod::warnings::of_template(new)
