@@ -94,7 +94,9 @@ fn of_service(service: &Value, slices: &[Value], asked: &str) -> Result<Vec<Sock
     let ports = service["spec"]["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
     let port = match asked {
         "" => ports.first().filter(|_| ports.len() == 1),
-        _ => ports.iter().find(|port| port["name"] == asked || port["port"].to_string() == asked),
+        _ => ports.iter().find(|port| {
+            port["name"] == asked || asked.parse().is_ok_and(|number: u64| port["port"] == number)
+        }),
     };
     let port = port.ok_or_else(|| {
         ApiError::service_unavailable(format!(
