@@ -7,6 +7,9 @@ mod start;
 mod status;
 mod stop;
 
+pub(crate) use sandbox::net_pod;
+pub(crate) use start::sandbox_is_up;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;

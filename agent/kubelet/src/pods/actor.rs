@@ -1,6 +1,6 @@
 //! One pod's actor: takes hints, asks `decide`, begins effects. It owns the pod's state; nobody else changes it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::backoff::later;
-use super::decide::{Action, decide, seconds};
+use super::decide::{Action, decide, over, seconds};
 use super::effects::{PodEffects, Severity, StartError, StartOrder, StopOrder};
 use super::record::PodRecord;
 use super::state::{
@@ -79,6 +79,21 @@ pub type Mailbox = mpsc::Sender<Hint>;
 /// Time as the actor sees it; tests drive it with tokio's paused clock.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
+/// A pod as others on the node see it.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The object.
+    pub pod: Arc<Pod>,
+    /// Its status as generated last.
+    pub status: PodStatus,
+    /// Ids of running containers, by container name.
+    pub running: BTreeMap<String, String>,
+    /// Newest and second newest run, by container name.
+    pub attempts: BTreeMap<String, (Option<u32>, Option<u32>)>,
+    /// Whether it holds resources of the node no more.
+    pub ended: bool,
+}
+
 /// Facts about the node that every actor needs.
 #[derive(Clone)]
 pub struct ActorConfig {
@@ -99,6 +114,7 @@ pub struct Actor {
     own: mpsc::WeakSender<Hint>,
     status: PodStatus,
     wanted: watch::Sender<Wanted>,
+    view: watch::Sender<View>,
     stored: watch::Receiver<PodStatus>,
     saved: Option<String>,
     /// Deadlines of stops under way, by container.
@@ -121,13 +137,15 @@ impl Actor {
         status: PodStatus,
         effects: Arc<dyn PodEffects>,
         config: ActorConfig,
-    ) -> (Mailbox, tokio::task::JoinHandle<()>) {
+    ) -> (Mailbox, watch::Receiver<View>, tokio::task::JoinHandle<()>) {
         let (sender, mailbox) = mpsc::channel(MAILBOX);
         let (wanted, wanted_receiver) = watch::channel(None);
         let (stored_sender, stored) = watch::channel(status.clone());
         tokio::spawn(status_writer::run(effects.clone(), wanted_receiver, status.clone(), stored_sender));
+        let (view, view_receiver) = watch::channel(view(&state, &status));
         let actor = Self {
             state,
+            view,
             effects,
             config,
             mailbox,
@@ -142,7 +160,7 @@ impl Actor {
             reaping: HashSet::new(),
             early: HashMap::new(),
         };
-        (sender, tokio::spawn(actor.run()))
+        (sender, view_receiver, tokio::spawn(actor.run()))
     }
 
     async fn run(mut self) {
@@ -220,6 +238,7 @@ impl Actor {
             self.status = status.clone();
             self.wanted.send_replace(Some((self.state.pod.clone(), status)));
         }
+        self.view.send_replace(view(&self.state, &self.status));
     }
 
     fn forget(&mut self) {
@@ -674,19 +693,49 @@ fn spread(id: &str, period: Duration) -> Duration {
     period.mul_f64(f64::from(sum % 1000) / 1000.0)
 }
 
-/// Fresh state of a pod seen for the first time.
+fn view(state: &PodState, status: &PodStatus) -> View {
+    let running = state.containers.iter().filter_map(|(name, slot)| Some((name.clone(), slot.running()?.id.clone())));
+    let attempts = state.containers.iter().map(|(name, slot)| {
+        let attempt = |instance: &Option<Instance>| instance.as_ref().map(|instance| instance.attempt);
+        (name.clone(), (attempt(&slot.current), attempt(&slot.previous)))
+    });
+    View {
+        pod: state.pod.clone(),
+        status: status.clone(),
+        running: running.collect(),
+        attempts: attempts.collect(),
+        ended: over(state) || state.cleanup != Step::Absent,
+    }
+}
+
+/// Fresh state of a pod seen for the first time: its restart counts go on where the API has them.
 pub fn fresh(pod: Arc<Pod>, now: Timestamp, crash_loop_max: Duration) -> PodState {
-    let start_time = pod.status.as_ref().and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0);
+    let status = pod.status.as_ref();
+    let start_time = status.and_then(|status| status.start_time.as_ref()).map_or(now, |time| time.0);
+    let phase = status.and_then(|status| status.phase.as_deref());
+    let known = status
+        .into_iter()
+        .flat_map(|status| [&status.init_container_statuses, &status.container_statuses])
+        .flatten()
+        .flatten()
+        .filter(|known| known.container_id.is_some());
+    let containers = known
+        .map(|known| {
+            let next_attempt = u32::try_from(known.restart_count).unwrap_or(0) + 1;
+            (known.name.clone(), Slot { next_attempt, ..Slot::default() })
+        })
+        .collect();
     PodState {
-        pod,
         start_time,
         rejection: None,
         termination: None,
         sandbox: Step::Absent,
         volumes: Step::Absent,
-        containers: std::collections::BTreeMap::new(),
+        containers,
         cleanup: Step::Absent,
         deletion: Step::Absent,
         crash_loop_max,
+        ended: matches!(phase, Some("Succeeded" | "Failed")),
+        pod,
     }
 }

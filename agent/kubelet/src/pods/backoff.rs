@@ -21,9 +21,14 @@ impl Backoff {
         self.delay
     }
 
+    /// The counter after `tries` advances, the last at `last`: for an agent that has just started.
+    pub fn restored(tries: u32, last: Timestamp) -> Self {
+        Self { delay: BASE * 2u32.pow(tries.saturating_sub(1).min(5)), last: Some(last) }
+    }
+
     /// When the next try may happen after an event at `since`.
     pub fn ready_at(&self, since: Timestamp, cap: Duration) -> Timestamp {
-        if self.expired(since, cap) { since } else { later(since, self.delay) }
+        if self.expired(since, cap) { since } else { later(since, self.delay.min(cap)) }
     }
 
     /// A retry happens at `now` because of an event at `since`: the next one will wait longer.

@@ -94,7 +94,7 @@ impl Decision {
 /// Decides. See the module.
 pub fn decide(state: &PodState, now: Timestamp) -> Decision {
     let mut decision = Decision::default();
-    if state.termination.is_none() && state.rejection.is_none() && !finished(state) {
+    if state.termination.is_none() && !over(state) {
         if let Some(verdict) = deadline_exceeded(state, now, &mut decision) {
             decision.act(Action::Fail(verdict));
         } else {
@@ -104,6 +104,11 @@ pub fn decide(state: &PodState, now: Timestamp) -> Decision {
         wind_down(state, now, &mut decision);
     }
     decision
+}
+
+/// Whether nothing of the pod will ever be started again, even if nobody deletes it.
+pub fn over(state: &PodState) -> bool {
+    state.ended || state.rejection.is_some() || finished(state)
 }
 
 /// The order in which a pod comes up.

@@ -1,6 +1,8 @@
 //! Pods of this node: state, decision, status, and the actor that joins them with the effects.
 
 pub mod actor;
+pub mod admit;
+pub mod adopt;
 pub mod backoff;
 pub mod decide;
 pub mod effects;
@@ -8,3 +10,4 @@ pub mod record;
 pub mod state;
 pub mod status;
 pub mod status_writer;
+pub mod workers;

@@ -36,6 +36,9 @@ pub struct PodState {
     pub deletion: Step<()>,
     /// Longest pause between two restarts.
     pub crash_loop_max: Duration,
+    /// The API has the pod as Succeeded or Failed and this node knows nothing of its containers: nothing is started
+    /// and its status is left as it is.
+    pub ended: bool,
 }
 
 /// Reason and message of a phase `Failed` that no container caused.

@@ -23,6 +23,9 @@ pub const OWNED_CONDITIONS: [&str; 5] =
 
 /// The status to write for `state` at `now`; `previous` is the one written last.
 pub fn generate(state: &PodState, now: Timestamp, node_ips: &[IpAddr], previous: &PodStatus) -> PodStatus {
+    if state.ended {
+        return previous.clone();
+    }
     let pod = &*state.pod;
     let verdict = verdict(state);
     let phase = sticky(previous.phase.as_deref(), phase(state));
