@@ -15,8 +15,11 @@ use crate::table::Key;
 use crate::view::{View, Watch};
 
 /// What wakes this controller.
-pub const WATCHES: &[Watch] =
-    &[Watch::Service(ownership::itself), Watch::Endpoints(ownership::itself), Watch::Pod(endpointslice::of_pod)];
+pub const WATCHES: &[Watch] = &[
+    Watch::Service(ownership::itself),
+    Watch::Endpoints(ownership::itself),
+    Watch::Pod(endpointslice::of_pod),
+];
 
 /// Most addresses in one Endpoints object; more are cut off and the object says so.
 const MAX_ADDRESSES: usize = 1000;
@@ -27,20 +30,25 @@ const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 pub fn plan(view: &View, key: &Key, _: &Context<'_>) -> Plan {
     let existing = view.endpoints.at(key);
     let Some(service) = view.services.at(key) else {
-        let ours = existing.filter(|it| it.metadata.labels.as_ref().is_some_and(|it| it.contains_key(MANAGED_BY)));
+        let ours =
+            existing.filter(|it| it.metadata.labels.as_ref().is_some_and(|it| it.contains_key(MANAGED_BY)));
         return Plan::of(ours.map(|it| plan::delete(&*it, None)).into_iter().collect());
     };
     let selector = service.spec.as_ref().and_then(|it| it.selector.as_ref());
     let external = service.spec.as_ref().and_then(|it| it.type_.as_deref()) == Some("ExternalName");
-    if external || selector.is_none_or(|it| it.is_empty()) || service.metadata.deletion_timestamp.is_some() {
+    if external || selector.is_none_or(BTreeMap::is_empty) || service.metadata.deletion_timestamp.is_some() {
         return Plan::await_change();
     }
     let (subsets, cut) = subsets(view, &service);
     let wanted = Endpoints { metadata: metadata(&service, existing.as_deref(), cut), subsets: Some(subsets) };
     Plan::of(match existing {
         None => vec![plan::create(&wanted, None)],
-        Some(old) if old.subsets.clone().unwrap_or_default() == wanted.subsets.clone().unwrap_or_default()
-            && old.metadata == wanted.metadata => Vec::new(),
+        Some(old)
+            if old.subsets.clone().unwrap_or_default() == wanted.subsets.clone().unwrap_or_default()
+                && old.metadata == wanted.metadata =>
+        {
+            Vec::new()
+        }
         Some(old) => vec![Action::Replace { target: Target::of(&*old), object: plan::to_value(&wanted) }],
     })
 }
@@ -70,12 +78,15 @@ fn metadata(service: &Service, existing: Option<&Endpoints>, cut: bool) -> Objec
 /// The subsets, one for each set of ports, and whether addresses had to be left out.
 fn subsets(view: &View, service: &Service) -> (Vec<EndpointSubset>, bool) {
     let spec = service.spec.as_ref();
-    let family = spec.and_then(|it| it.ip_families.as_ref()?.first().cloned()).unwrap_or_else(|| "IPv4".into());
+    let family =
+        spec.and_then(|it| it.ip_families.as_ref()?.first().cloned()).unwrap_or_else(|| "IPv4".into());
     let publishes_all = spec.and_then(|it| it.publish_not_ready_addresses) == Some(true);
     let mut left = MAX_ADDRESSES;
     let mut cut = false;
     let mut subsets = Vec::new();
-    for (shape, endpoints) in desired::groups(view, service).into_iter().filter(|(it, _)| it.address_type == family) {
+    for (shape, endpoints) in
+        desired::groups(view, service).into_iter().filter(|(it, _)| it.address_type == family)
+    {
         let mut by_readiness: BTreeMap<bool, Vec<EndpointAddress>> = BTreeMap::new();
         for endpoint in endpoints.iter().filter(|it| publishes_all || !is_terminating(it)) {
             let Some(address) = address(endpoint) else { continue };
@@ -100,7 +111,11 @@ fn subsets(view: &View, service: &Service) -> (Vec<EndpointSubset>, bool) {
                 app_protocol: app,
             };
             let ports: Vec<EndpointPort> = shape.ports.into_iter().map(port).collect();
-            subsets.push(EndpointSubset { addresses, not_ready_addresses, ports: (!ports.is_empty()).then_some(ports) });
+            subsets.push(EndpointSubset {
+                addresses,
+                not_ready_addresses,
+                ports: (!ports.is_empty()).then_some(ports),
+            });
         }
     }
     (subsets, cut)

@@ -6,11 +6,13 @@ use std::fmt::Write;
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::{Container, ContainerPort, Pod, PodCondition, PodIP, PodSpec, PodStatus, PodTemplateSpec};
+use k8s_openapi::api::core::v1::{
+    Container, ContainerPort, Pod, PodCondition, PodIP, PodSpec, PodStatus, PodTemplateSpec,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
 use serde_json::{Value, json};
 
-use crate::plan::{Action, Context, Controller, Plan, PatchStyle, Settings, kind_of};
+use crate::plan::{Action, Context, Controller, PatchStyle, Plan, Settings, kind_of};
 use crate::table::Key;
 use crate::view::{Kind, View, Watched};
 
@@ -47,7 +49,11 @@ impl Fixture {
                 containers: vec![Container {
                     name: "c".into(),
                     image: Some(image.into()),
-                    ports: Some(vec![ContainerPort { name: Some("http".into()), container_port: 8080, ..ContainerPort::default() }]),
+                    ports: Some(vec![ContainerPort {
+                        name: Some("http".into()),
+                        container_port: 8080,
+                        ..ContainerPort::default()
+                    }]),
                     ..Container::default()
                 }],
                 ..PodSpec::default()
@@ -91,7 +97,9 @@ impl Fixture {
 /// A pod from `name node phase age [terminating]`: phase `Ready` is Running and Ready, `-` as node is none, age as `5m` or `9s`.
 pub fn pod_line(line: &str, owner: Option<OwnerReference>) -> Pod {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [name, node, phase, age, flags @ ..] = words.as_slice() else { panic!("pod line {line:?}: name node phase age") };
+    let [name, node, phase, age, flags @ ..] = words.as_slice() else {
+        panic!("pod line {line:?}: name node phase age")
+    };
     let (count, unit) = age.split_at(age.len() - 1);
     let seconds = count.parse::<i64>().expect("age") * if unit == "m" { 60 } else { 1 };
     let born = NOW - SignedDuration::from_secs(seconds);
@@ -117,7 +125,9 @@ pub fn pod_line(line: &str, owner: Option<OwnerReference>) -> Pod {
                 last_transition_time: Some(Time(born)),
                 ..PodCondition::default()
             }]),
-            pod_ips: (*node != "-").then(|| vec![PodIP { ip: format!("10.0.0.{number}") }, PodIP { ip: format!("fd00::{number}") }]),
+            pod_ips: (*node != "-").then(|| {
+                vec![PodIP { ip: format!("10.0.0.{number}") }, PodIP { ip: format!("fd00::{number}") }]
+            }),
             ..PodStatus::default()
         }),
     }
@@ -137,7 +147,11 @@ pub fn describe(plan: &Plan) -> String {
 
 fn name_of(object: &Value) -> String {
     let meta = &object["metadata"];
-    meta["name"].as_str().map(Into::into).or_else(|| Some(format!("{}*", meta["generateName"].as_str()?))).unwrap_or_default()
+    meta["name"]
+        .as_str()
+        .map(Into::into)
+        .or_else(|| Some(format!("{}*", meta["generateName"].as_str()?)))
+        .unwrap_or_default()
 }
 
 fn line(action: &Action) -> String {
@@ -146,7 +160,12 @@ fn line(action: &Action) -> String {
         Action::Create { resource, object, .. } => format!("create {} {}", resource.kind, name_of(object)),
         Action::Replace { target, .. } => format!("replace {} {}", target.resource.kind, target.key.name),
         Action::ReplaceSubresource { target, subresource, object } => {
-            format!("{subresource} {} {}: {}", target.resource.kind, target.key.name, status_line(&object["status"]))
+            format!(
+                "{subresource} {} {}: {}",
+                target.resource.kind,
+                target.key.name,
+                status_line(&object["status"])
+            )
         }
         Action::Patch { target, subresource, patch, .. } => {
             let path = subresource.map(|it| format!("/{it}")).unwrap_or_default();
@@ -163,13 +182,21 @@ fn line(action: &Action) -> String {
 fn status_line(status: &Value) -> String {
     let mut parts = Vec::new();
     for (field, value) in status.as_object().into_iter().flatten() {
-        if let Some(short) = field.strip_suffix("Replicas").filter(|it| matches!(*it, "ready" | "available" | "updated" | "unavailable")) {
+        if let Some(short) = field
+            .strip_suffix("Replicas")
+            .filter(|it| matches!(*it, "ready" | "available" | "updated" | "unavailable"))
+        {
             parts.push(format!("{short}={value}"));
         } else if field == "replicas" || field.ends_with("Scheduled") || field.starts_with("number") {
             parts.push(format!("{field}={value}"));
         }
     }
-    parts.sort_by_key(|it| ["replicas", "ready", "available", "updated"].iter().position(|known| it.starts_with(known)).unwrap_or(9));
+    parts.sort_by_key(|it| {
+        ["replicas", "ready", "available", "updated"]
+            .iter()
+            .position(|known| it.starts_with(known))
+            .unwrap_or(9)
+    });
     for condition in status["conditions"].as_array().into_iter().flatten() {
         let text = |field: &str| condition[field].as_str().unwrap_or_default().to_owned();
         parts.push(format!("{}={}/{}", text("type"), text("status"), text("reason")));
@@ -232,7 +259,9 @@ impl Cluster {
 
     pub fn execute(&mut self, action: Action) {
         match action {
-            Action::SlowStart(all) | Action::Concurrent(all) => all.into_iter().for_each(|it| self.execute(it)),
+            Action::SlowStart(all) | Action::Concurrent(all) => {
+                all.into_iter().for_each(|it| self.execute(it))
+            }
             Action::Event(note) => self.events.push(format!("{} {}", note.reason, note.message)),
             Action::Create { resource, mut object, .. } => {
                 let number = self.version;
@@ -245,22 +274,34 @@ impl Cluster {
                 meta["generation"] = json!(1);
                 self.put(kind_of(&resource).expect("watched"), object);
             }
-            Action::Replace { target, object } => self.put(kind_of(&target.resource).expect("watched"), object),
-            Action::ReplaceSubresource { target, object, .. } => self.put(kind_of(&target.resource).expect("watched"), object),
+            Action::Replace { target, object } => {
+                self.put(kind_of(&target.resource).expect("watched"), object)
+            }
+            Action::ReplaceSubresource { target, object, .. } => {
+                self.put(kind_of(&target.resource).expect("watched"), object)
+            }
             Action::Patch { target, patch, style, subresource } => {
                 let kind = kind_of(&target.resource).expect("watched");
                 let Some(mut object) = self.object(kind, &target.key) else { return };
                 assert_ne!(style, PatchStyle::Json, "not needed so far");
                 if let Some(wanted) = patch["metadata"]["resourceVersion"].as_str() {
-                    assert_eq!(Some(wanted), object["metadata"]["resourceVersion"].as_str(), "conflict on {}", target.key);
+                    assert_eq!(
+                        Some(wanted),
+                        object["metadata"]["resourceVersion"].as_str(),
+                        "conflict on {}",
+                        target.key
+                    );
                 }
                 merge(&mut object, &patch);
                 if subresource.is_none() && patch.get("spec").is_some() {
-                    object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
+                    object["metadata"]["generation"] =
+                        json!(object["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
                 }
                 self.put(kind, object);
             }
-            Action::Delete { target, .. } => self.remove(kind_of(&target.resource).expect("watched"), &target.key),
+            Action::Delete { target, .. } => {
+                self.remove(kind_of(&target.resource).expect("watched"), &target.key)
+            }
         }
     }
 
@@ -282,7 +323,9 @@ impl Cluster {
         macro_rules! store {
             ($name:ident $table:ident) => {
                 if kind == Kind::$name {
-                    self.view.$table.apply(serde_json::from_value(object.clone()).expect("a well-formed object"));
+                    self.view
+                        .$table
+                        .apply(serde_json::from_value(object.clone()).expect("a well-formed object"));
                 }
             };
         }

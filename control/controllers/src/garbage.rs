@@ -76,14 +76,17 @@ impl Graph {
         if old == Some(&entry) {
             return Vec::new();
         }
-        let began_to_wait = [FOREGROUND, ORPHAN].iter().any(|it| entry.waits_for(it) && !old.is_some_and(|old| old.waits_for(it)));
+        let began_to_wait = [FOREGROUND, ORPHAN]
+            .iter()
+            .any(|it| entry.waits_for(it) && !old.is_some_and(|old| old.waits_for(it)));
         self.unlink(&uid);
         for owner in &entry.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(uid.clone());
         }
         let has_part = !entry.owners.is_empty() || began_to_wait;
         // An owner that waits for this one may be unblocked by the change.
-        let mut concerned: Vec<String> = entry.owners.iter().filter(|it| self.is_waiting(&it.uid)).map(|it| it.uid.clone()).collect();
+        let mut concerned: Vec<String> =
+            entry.owners.iter().filter(|it| self.is_waiting(&it.uid)).map(|it| it.uid.clone()).collect();
         self.entries.insert(uid.clone(), entry);
         if began_to_wait {
             concerned.extend(self.dependents_of(&uid));
@@ -135,7 +138,9 @@ impl Graph {
     }
 
     fn blocking_dependents(&self, uid: &str) -> Vec<(&String, &Entry)> {
-        let blocks = |it: &Entry| it.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true));
+        let blocks = |it: &Entry| {
+            it.owners.iter().any(|owner| owner.uid == uid && owner.block_owner_deletion == Some(true))
+        };
         let all = self.dependents.get(uid).into_iter().flatten();
         all.filter_map(|it| Some((it, self.entries.get(it)?))).filter(|(_, it)| blocks(it)).collect()
     }
@@ -152,8 +157,12 @@ impl Graph {
         if entry.is_leaving || entry.owners.is_empty() {
             return Decision::Act(Plan::await_change());
         }
-        let unknown: Vec<OwnerReference> =
-            entry.owners.iter().filter(|it| !self.entries.contains_key(&it.uid) && !absent.contains(&it.uid)).cloned().collect();
+        let unknown: Vec<OwnerReference> = entry
+            .owners
+            .iter()
+            .filter(|it| !self.entries.contains_key(&it.uid) && !absent.contains(&it.uid))
+            .cloned()
+            .collect();
         if !unknown.is_empty() {
             return Decision::Ask(unknown);
         }
@@ -169,17 +178,27 @@ impl Graph {
     }
 
     fn by_owners(&self, uid: &str, entry: &Entry, absent: &BTreeSet<String>) -> Plan {
-        let standings: BTreeMap<&str, Standing> = entry.owners.iter().map(|it| (it.uid.as_str(), self.standing(it, absent))).collect();
+        let standings: BTreeMap<&str, Standing> =
+            entry.owners.iter().map(|it| (it.uid.as_str(), self.standing(it, absent))).collect();
         let any = |wanted: Standing| standings.values().any(|it| *it == wanted);
         if any(Standing::Solid) {
-            let lost: Vec<&str> = standings.iter().filter(|(_, it)| **it != Standing::Solid).map(|(uid, _)| *uid).collect();
-            return if lost.is_empty() { Plan::await_change() } else { Plan::of(vec![without_owners(uid, entry, &lost)]) };
+            let lost: Vec<&str> =
+                standings.iter().filter(|(_, it)| **it != Standing::Solid).map(|(uid, _)| *uid).collect();
+            return if lost.is_empty() {
+                Plan::await_change()
+            } else {
+                Plan::of(vec![without_owners(uid, entry, &lost)])
+            };
         }
         // An owner waits in the foreground: so must everything below, or the owner would go before its grandchildren.
         let has_dependents = self.dependents.contains_key(uid);
         let propagation = match () {
             () if entry.finalizers.iter().any(|it| it == ORPHAN) => "Orphan",
-            () if entry.finalizers.iter().any(|it| it == FOREGROUND) || (any(Standing::Waiting) && has_dependents) => "Foreground",
+            () if entry.finalizers.iter().any(|it| it == FOREGROUND)
+                || (any(Standing::Waiting) && has_dependents) =>
+            {
+                "Foreground"
+            }
             () => "Background",
         };
         Plan::of(vec![delete(uid, entry, propagation)])
@@ -196,13 +215,21 @@ impl Graph {
 
     fn set_free(&self, uid: &str, entry: &Entry) -> Plan {
         let dependents = self.dependents_of(uid);
-        let freed = dependents.iter().filter_map(|it| Some(without_owners(it, self.entries.get(it)?, &[uid]))).collect();
+        let freed = dependents
+            .iter()
+            .filter_map(|it| Some(without_owners(it, self.entries.get(it)?, &[uid])))
+            .collect();
         Plan::of(vec![Action::Concurrent(freed), without_finalizer(uid, entry, ORPHAN)])
     }
 }
 
 fn delete(uid: &str, entry: &Entry, propagation: &'static str) -> Action {
-    Action::Delete { target: entry.target(uid), propagation: Some(propagation), grace_seconds: None, announce: None }
+    Action::Delete {
+        target: entry.target(uid),
+        propagation: Some(propagation),
+        grace_seconds: None,
+        announce: None,
+    }
 }
 
 fn merge_patch(uid: &str, entry: &Entry, field: &str, value: Value) -> Action {
@@ -215,7 +242,8 @@ fn merge_patch(uid: &str, entry: &Entry, field: &str, value: Value) -> Action {
 }
 
 fn without_owners(uid: &str, entry: &Entry, lost: &[&str]) -> Action {
-    let kept: Vec<&OwnerReference> = entry.owners.iter().filter(|it| !lost.contains(&it.uid.as_str())).collect();
+    let kept: Vec<&OwnerReference> =
+        entry.owners.iter().filter(|it| !lost.contains(&it.uid.as_str())).collect();
     merge_patch(uid, entry, "ownerReferences", json!(kept))
 }
 
@@ -243,7 +271,8 @@ mod tests {
             block_owner_deletion: it.starts_with('=').then_some(true),
             ..OwnerReference::default()
         });
-        let finalizers: Vec<String> = words.iter().filter_map(|it| it.strip_prefix('!')).map(Into::into).collect();
+        let finalizers: Vec<String> =
+            words.iter().filter_map(|it| it.strip_prefix('!')).map(Into::into).collect();
         ObjectMeta {
             name: Some(name.into()),
             uid: Some(name.into()),
@@ -262,46 +291,78 @@ mod tests {
         let absent = absent.iter().map(ToString::to_string).collect();
         let text = match graph.plan(about, &absent) {
             Decision::Act(plan) => describe(&plan),
-            Decision::Ask(owners) => format!("ask {}\n", owners.iter().map(|it| it.uid.as_str()).collect::<Vec<_>>().join(" ")),
+            Decision::Ask(owners) => {
+                format!("ask {}\n", owners.iter().map(|it| it.uid.as_str()).collect::<Vec<_>>().join(" "))
+            }
         };
         want.assert_eq(&text);
     }
 
     #[test]
     fn an_unknown_owner_is_asked_for_before_anything_is_deleted() {
-        check(&["pod <set"], "pod", &[], expect![[r#"
+        check(
+            &["pod <set"],
+            "pod",
+            &[],
+            expect![[r#"
             ask set
-        "#]]);
-        check(&["pod <set"], "pod", &["set"], expect![[r#"
+        "#]],
+        );
+        check(
+            &["pod <set"],
+            "pod",
+            &["set"],
+            expect![[r#"
             delete Pod pod
-        "#]]);
+        "#]],
+        );
         check(&["set", "pod <set"], "pod", &[], expect![""]);
     }
 
     #[test]
     fn one_owner_left_is_enough() {
-        check(&["a", "pod <a <b"], "pod", &["b"], expect![[r#"
+        check(
+            &["a", "pod <a <b"],
+            "pod",
+            &["b"],
+            expect![[r#"
             patch Pod pod {"metadata":{"ownerReferences":[{"apiVersion":"","kind":"","name":"","uid":"a"}],"uid":"pod"}}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn foreground_waits_for_blocking_dependents_only() {
         check(&["set !foregroundDeletion", "pod <=set"], "set", &[], expect![""]);
-        check(&["set !foregroundDeletion", "pod <=set"], "pod", &[], expect![[r#"
+        check(
+            &["set !foregroundDeletion", "pod <=set"],
+            "pod",
+            &[],
+            expect![[r#"
             delete Pod pod
-        "#]]);
-        check(&["set !foregroundDeletion", "pod <set"], "set", &[], expect![[r#"
+        "#]],
+        );
+        check(
+            &["set !foregroundDeletion", "pod <set"],
+            "set",
+            &[],
+            expect![[r#"
             patch Pod set {"metadata":{"finalizers":[],"uid":"set"}}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn orphaning_frees_the_dependents_first() {
-        check(&["set !orphan", "pod <=set"], "set", &[], expect![[r#"
+        check(
+            &["set !orphan", "pod <=set"],
+            "set",
+            &[],
+            expect![[r#"
             concurrent: patch Pod pod {"metadata":{"ownerReferences":[],"uid":"pod"}}
             patch Pod set {"metadata":{"finalizers":[],"uid":"set"}}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]

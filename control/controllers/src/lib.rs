@@ -33,15 +33,27 @@ pub use view::{Kind, Resource, View, Watch, Watched};
 
 /// Every controller. `runtime` drives them all in the same way and knows none by name.
 pub const CONTROLLERS: &[Controller] = &[
-    Controller { name: "serviceaccount-controller", watches: service_account::WATCHES, plan: service_account::plan },
+    Controller {
+        name: "serviceaccount-controller",
+        watches: service_account::WATCHES,
+        plan: service_account::plan,
+    },
     Controller { name: "root-ca-certificate-publisher", watches: root_ca::WATCHES, plan: root_ca::plan },
-    Controller { name: "endpointslice-controller", watches: endpointslice::WATCHES, plan: endpointslice::plan },
+    Controller {
+        name: "endpointslice-controller",
+        watches: endpointslice::WATCHES,
+        plan: endpointslice::plan,
+    },
     Controller { name: "endpoint-controller", watches: endpoints::WATCHES, plan: endpoints::plan },
     Controller { name: "replicaset-controller", watches: replicaset::WATCHES, plan: replicaset::plan },
     Controller { name: "daemonset-controller", watches: daemonset::WATCHES, plan: daemonset::plan },
     Controller { name: "deployment-controller", watches: deployment::WATCHES, plan: deployment::plan },
     Controller { name: "cidrAllocator", watches: node_ipam::WATCHES, plan: node_ipam::plan },
     Controller { name: "node-controller", watches: node_lifecycle::WATCHES, plan: node_lifecycle::plan },
-    Controller { name: "taint-eviction-controller", watches: taint_eviction::WATCHES, plan: taint_eviction::plan },
+    Controller {
+        name: "taint-eviction-controller",
+        watches: taint_eviction::WATCHES,
+        plan: taint_eviction::plan,
+    },
     Controller { name: "pod-garbage-collector", watches: pod_gc::WATCHES, plan: pod_gc::plan },
 ];

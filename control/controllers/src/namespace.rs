@@ -45,7 +45,9 @@ pub struct Survey {
 impl Survey {
     /// Whether nothing is left and nothing is unknown.
     pub fn is_clear(&self) -> bool {
-        self.undiscovered.is_none() && self.undeleted.is_none() && self.remaining.values().all(|it| it.count == 0)
+        self.undiscovered.is_none()
+            && self.undeleted.is_none()
+            && self.remaining.values().all(|it| it.count == 0)
     }
 }
 
@@ -75,12 +77,17 @@ pub fn plan(namespace: &Namespace, survey: &Survey, now: Timestamp) -> Plan {
     }
     let old = namespace.status.clone().unwrap_or_default();
     let kept = |condition: NamespaceCondition| {
-        let known = old.conditions.iter().flatten().find(|it| it.type_ == condition.type_ && it.status == condition.status);
+        let known = old
+            .conditions
+            .iter()
+            .flatten()
+            .find(|it| it.type_ == condition.type_ && it.status == condition.status);
         let since = known.and_then(|it| it.last_transition_time.clone());
         NamespaceCondition { last_transition_time: since.or(condition.last_transition_time), ..condition }
     };
     let conditions = conditions(survey, now).into_iter().map(kept).collect();
-    updated.status = Some(NamespaceStatus { phase: Some("Terminating".into()), conditions: Some(conditions) });
+    updated.status =
+        Some(NamespaceStatus { phase: Some("Terminating".into()), conditions: Some(conditions) });
     let status = (updated != *namespace).then(|| plan::replace_status(&updated));
     Plan { status, ..Plan::default() }
 }
@@ -107,8 +114,10 @@ fn conditions(survey: &Survey, now: Timestamp) -> Vec<NamespaceCondition> {
     for (name, count) in survey.remaining.values().flat_map(|it| &it.finalizers) {
         *holders.entry(name).or_default() += count;
     }
-    let held: Vec<String> = holders.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
-    let some = |parts: Vec<String>, text: &str| (!parts.is_empty()).then(|| format!("{text}: {}", parts.join(", ")));
+    let held: Vec<String> =
+        holders.iter().map(|(name, count)| format!("{name} in {count} resource instances")).collect();
+    let some =
+        |parts: Vec<String>, text: &str| (!parts.is_empty()).then(|| format!("{text}: {}", parts.join(", ")));
     vec![
         condition(
             "NamespaceDeletionDiscoveryFailure",
@@ -116,7 +125,12 @@ fn conditions(survey: &Survey, now: Timestamp) -> Vec<NamespaceCondition> {
             "ResourcesDiscovered",
             "All resources successfully discovered",
         ),
-        condition("NamespaceDeletionGroupVersionParsingFailure", None, "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+        condition(
+            "NamespaceDeletionGroupVersionParsingFailure",
+            None,
+            "ParsedGroupVersions",
+            "All legacy kube types successfully parsed",
+        ),
         condition(
             "NamespaceDeletionContentFailure",
             survey.undeleted.clone().map(|it| ("ContentDeletionFailed", it)),
@@ -131,7 +145,8 @@ fn conditions(survey: &Survey, now: Timestamp) -> Vec<NamespaceCondition> {
         ),
         condition(
             "NamespaceFinalizersRemaining",
-            some(held, "Some content in the namespace has finalizers remaining").map(|it| ("SomeFinalizersRemain", it)),
+            some(held, "Some content in the namespace has finalizers remaining")
+                .map(|it| ("SomeFinalizersRemain", it)),
             "ContentHasNoFinalizers",
             "All content-preserving finalizers finished",
         ),
@@ -156,7 +171,9 @@ mod tests {
     #[test]
     fn an_empty_namespace_is_let_go() {
         let plan = plan(&namespace(), &Survey::default(), NOW);
-        let [Action::ReplaceSubresource { subresource, object, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+        let [Action::ReplaceSubresource { subresource, object, .. }] = plan.actions.as_slice() else {
+            panic!("{plan:?}")
+        };
         assert_eq!((*subresource, &object["spec"]["finalizers"]), ("finalize", &serde_json::json!([])));
     }
 
@@ -166,10 +183,17 @@ mod tests {
         let survey = Survey { remaining: BTreeMap::from([("pods.".into(), held)]), ..Survey::default() };
         let text = describe(&plan(&namespace(), &survey, NOW));
         assert!(text.contains("NamespaceContentRemaining=True/SomeResourcesRemain"), "{text}");
-        let messages: Vec<String> = conditions(&survey, NOW).into_iter().filter(|it| it.status == "True").filter_map(|it| it.message).collect();
-        assert_eq!(messages, [
-            "Some resources are remaining: pods. has 2 resource instances",
-            "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances",
-        ]);
+        let messages: Vec<String> = conditions(&survey, NOW)
+            .into_iter()
+            .filter(|it| it.status == "True")
+            .filter_map(|it| it.message)
+            .collect();
+        assert_eq!(
+            messages,
+            [
+                "Some resources are remaining: pods. has 2 resource instances",
+                "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances",
+            ]
+        );
     }
 }

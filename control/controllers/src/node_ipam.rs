@@ -55,9 +55,17 @@ impl Range {
 
     /// The blocks of `prefix` bits inside this one, in order.
     fn blocks(self, prefix: u32) -> impl Iterator<Item = Range> {
-        let count = if prefix < self.prefix { 0 } else { 1u128.checked_shl(prefix - self.prefix).unwrap_or(u128::MAX) };
+        let count = if prefix < self.prefix {
+            0
+        } else {
+            1u128.checked_shl(prefix - self.prefix).unwrap_or(u128::MAX)
+        };
         let step = self.width() - prefix;
-        (0..count).map(move |at| Range { base: self.base + at.checked_shl(step).unwrap_or(0), prefix, is_v6: self.is_v6 })
+        (0..count).map(move |at| Range {
+            base: self.base + at.checked_shl(step).unwrap_or(0),
+            prefix,
+            is_v6: self.is_v6,
+        })
     }
 
     fn overlaps(self, other: Self) -> bool {
@@ -68,7 +76,11 @@ impl Range {
 
 impl std::fmt::Display for Range {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let address: IpAddr = if self.is_v6 { Ipv6Addr::from_bits(self.base).into() } else { Ipv4Addr::from_bits(self.base as u32).into() };
+        let address: IpAddr = if self.is_v6 {
+            Ipv6Addr::from_bits(self.base).into()
+        } else {
+            Ipv4Addr::from_bits(self.base as u32).into()
+        };
         write!(f, "{address}/{}", self.prefix)
     }
 }
@@ -81,8 +93,10 @@ pub fn plan(view: &View, _: &Key, context: &Context<'_>) -> Plan {
     }
     let nodes = view.nodes.all();
     let listed = |node: &Node| node.spec.as_ref().and_then(|it| it.pod_cidrs.clone()).unwrap_or_default();
-    let mut taken: Vec<Range> = nodes.iter().flat_map(|it| listed(it)).filter_map(|it| Range::parse(&it)).collect();
-    let mut exact: BTreeSet<(bool, u128, u32)> = taken.iter().map(|it| (it.is_v6, it.base, it.prefix)).collect();
+    let mut taken: Vec<Range> =
+        nodes.iter().flat_map(|it| listed(it)).filter_map(|it| Range::parse(&it)).collect();
+    let mut exact: BTreeSet<(bool, u128, u32)> =
+        taken.iter().map(|it| (it.is_v6, it.base, it.prefix)).collect();
     let mut writes = Vec::new();
     for node in nodes.iter().filter(|it| listed(it).is_empty() && it.metadata.deletion_timestamp.is_none()) {
         let chosen: Option<Vec<Range>> = pools.iter().map(|pool| free(*pool, &taken, &exact)).collect();
@@ -105,8 +119,11 @@ pub fn plan(view: &View, _: &Key, context: &Context<'_>) -> Plan {
 fn free(pool: Range, taken: &[Range], exact: &BTreeSet<(bool, u128, u32)>) -> Option<Range> {
     let prefix = if pool.is_v6 { NODE_MASK_V6 } else { NODE_MASK_V4 };
     // Blocks given by us are found in the set; odd sizes, given by hand, need the slow comparison.
-    let odd: Vec<Range> = taken.iter().copied().filter(|it| it.is_v6 == pool.is_v6 && it.prefix != prefix).collect();
-    pool.blocks(prefix).find(|it| !exact.contains(&(it.is_v6, it.base, it.prefix)) && !odd.iter().any(|other| other.overlaps(*it)))
+    let odd: Vec<Range> =
+        taken.iter().copied().filter(|it| it.is_v6 == pool.is_v6 && it.prefix != prefix).collect();
+    pool.blocks(prefix).find(|it| {
+        !exact.contains(&(it.is_v6, it.base, it.prefix)) && !odd.iter().any(|other| other.overlaps(*it))
+    })
 }
 
 fn assign(node: &Node, ranges: &[Range]) -> Action {
@@ -137,31 +154,45 @@ mod tests {
             });
             view.nodes.apply(node);
         }
-        let settings =
-            Settings { cluster_cidrs: pools.iter().map(ToString::to_string).collect(), ..Settings::default() };
+        let settings = Settings {
+            cluster_cidrs: pools.iter().map(ToString::to_string).collect(),
+            ..Settings::default()
+        };
         let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
         want.assert_eq(&describe(&plan(&view, &Key::cluster("nodes"), &context)));
     }
 
     #[test]
     fn both_families_and_the_lowest_free_block() {
-        check(&["10.244.0.0/16", "fd00:10:244::/56"], &["a 10.244.0.0/24 fd00:10:244::/64", "b", "c", "d 10.244.1.0/24"], expect![[r#"
+        check(
+            &["10.244.0.0/16", "fd00:10:244::/56"],
+            &["a 10.244.0.0/24 fd00:10:244::/64", "b", "c", "d 10.244.1.0/24"],
+            expect![[r#"
             patch Node b {"spec":{"podCIDR":"10.244.2.0/24","podCIDRs":["10.244.2.0/24","fd00:10:244:1::/64"]}}
             patch Node c {"spec":{"podCIDR":"10.244.3.0/24","podCIDRs":["10.244.3.0/24","fd00:10:244:2::/64"]}}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_block_of_another_size_is_avoided() {
-        check(&["10.244.0.0/16"], &["a 10.244.0.0/22", "b"], expect![[r#"
+        check(
+            &["10.244.0.0/16"],
+            &["a 10.244.0.0/22", "b"],
+            expect![[r#"
             patch Node b {"spec":{"podCIDR":"10.244.4.0/24","podCIDRs":["10.244.4.0/24"]}}
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn an_empty_pool_is_said_aloud() {
-        check(&["10.244.0.0/24"], &["a 10.244.0.0/24", "b"], expect![[r#"
+        check(
+            &["10.244.0.0/24"],
+            &["a 10.244.0.0/24", "b"],
+            expect![[r#"
             event Normal CIDRNotAvailable Node b status is now: CIDRNotAvailable
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -55,7 +55,12 @@ fn of_node(view: &View, change: &Change<Node>) -> Vec<Key> {
 }
 
 fn of_lease(_: &View, change: &Change<Lease>) -> Vec<Key> {
-    change.latest().filter(|it| it.metadata.namespace.as_deref() == Some(LEASES)).map(|it| Key::cluster(it.metadata.name.clone().unwrap_or_default())).into_iter().collect()
+    change
+        .latest()
+        .filter(|it| it.metadata.namespace.as_deref() == Some(LEASES))
+        .map(|it| Key::cluster(it.metadata.name.clone().unwrap_or_default()))
+        .into_iter()
+        .collect()
 }
 
 fn condition<'a>(node: &'a Node, name: &str) -> Option<&'a NodeCondition> {
@@ -65,8 +70,12 @@ fn condition<'a>(node: &'a Node, name: &str) -> Option<&'a NodeCondition> {
 /// When the node was last heard of. What was not heard before this view followed the cluster does not count against it.
 fn last_heard(view: &View, node: &Node, since: Timestamp) -> Timestamp {
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    let renewed = view.leases.get(LEASES, name).and_then(|it| it.spec.as_ref()?.renew_time.as_ref().map(|it| it.0));
-    let reported = condition(node, "Ready").filter(|it| it.status != "Unknown").and_then(|it| it.last_heartbeat_time.as_ref()).map(|it| it.0);
+    let renewed =
+        view.leases.get(LEASES, name).and_then(|it| it.spec.as_ref()?.renew_time.as_ref().map(|it| it.0));
+    let reported = condition(node, "Ready")
+        .filter(|it| it.status != "Unknown")
+        .and_then(|it| it.last_heartbeat_time.as_ref())
+        .map(|it| it.0);
     let born = node.metadata.creation_timestamp.as_ref().map(|it| it.0);
     [renewed, reported, born].into_iter().flatten().fold(since, Timestamp::max)
 }
@@ -109,7 +118,8 @@ fn taint(node: &Node, ready: &str, may_evict: bool, now: Timestamp) -> Option<Ac
     let wanted = wanted_taints(node, ready, may_evict);
     let is_ours = |it: &Taint| {
         let pressure = PRESSURES.iter().any(|(_, key)| it.key == *key) || it.key == UNSCHEDULABLE;
-        matches!(it.key.as_str(), NOT_READY | UNREACHABLE) && matches!(it.effect.as_str(), "NoSchedule" | "NoExecute")
+        matches!(it.key.as_str(), NOT_READY | UNREACHABLE)
+            && matches!(it.effect.as_str(), "NoSchedule" | "NoExecute")
             || pressure && it.effect == "NoSchedule"
     };
     let is_wanted = |it: &Taint| wanted.iter().any(|(key, effect)| it.key == *key && it.effect == *effect);
@@ -204,7 +214,8 @@ mod tests {
         let mut node = Node::default();
         node.metadata.name = Some(words[0].into());
         node.spec = Some(NodeSpec { taints: Some(taints.collect()), ..NodeSpec::default() });
-        let ready = NodeCondition { type_: "Ready".into(), status: words[1].into(), ..NodeCondition::default() };
+        let ready =
+            NodeCondition { type_: "Ready".into(), status: words[1].into(), ..NodeCondition::default() };
         node.status = Some(NodeStatus { conditions: Some(vec![ready]), ..NodeStatus::default() });
         view.nodes.apply(node);
         let mut lease = Lease::default();
@@ -226,35 +237,51 @@ mod tests {
 
     #[test]
     fn a_ready_node_loses_the_taint_it_was_born_with() {
-        check(&["n1 True 3 node.kubernetes.io/not-ready:NoSchedule gpu:NoSchedule"], 600, expect![[r#"
+        check(
+            &["n1 True 3 node.kubernetes.io/not-ready:NoSchedule gpu:NoSchedule"],
+            600,
+            expect![[r#"
             patch Node n1 {"spec":{"taints":[{"effect":"NoSchedule","key":"gpu"}]}}
             requeue after 38s
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_silent_node_is_unknown_tainted_and_its_pods_not_ready() {
-        check(&["n1 True 41", "n2 True 1"], 600, expect![[r#"
+        check(
+            &["n1 True 41", "n2 True 1"],
+            600,
+            expect![[r#"
             patch Node n1 {"spec":{"taints":[{"effect":"NoSchedule","key":"node.kubernetes.io/unreachable"},{"effect":"NoExecute","key":"node.kubernetes.io/unreachable","timeAdded":"2027-01-15T08:00:00Z"}]}}
             patch Node/status n1 {"status":{"conditions":[{"type":"Ready","status":"Unknown","reason":"NodeStatusUnknown","message":"Kubelet stopped posting node status.","lastTransitionTime":"2027-01-15T08:00:00Z"},{"type":"MemoryPressure","status":"Unknown","reason":"NodeStatusNeverUpdated","message":"Kubelet never posted node status.","lastTransitionTime":"2027-01-15T08:00:00Z"},{"type":"DiskPressure","status":"Unknown","reason":"NodeStatusNeverUpdated","message":"Kubelet never posted node status.","lastTransitionTime":"2027-01-15T08:00:00Z"},{"type":"PIDPressure","status":"Unknown","reason":"NodeStatusNeverUpdated","message":"Kubelet never posted node status.","lastTransitionTime":"2027-01-15T08:00:00Z"}]}}
             event Normal NodeNotReady Node n1 status is now: NodeNotReady
             patch Pod/status a {"status":{"conditions":[{"type":"Ready","status":"False","lastTransitionTime":"2027-01-15T08:00:00Z"}]}}
             event Warning NodeNotReady Node is not ready
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn when_no_node_is_well_nobody_is_driven_away() {
-        check(&["n1 False 1", "n2 True 99"], 600, expect![[r#"
+        check(
+            &["n1 False 1", "n2 True 99"],
+            600,
+            expect![[r#"
             patch Node n1 {"spec":{"taints":[{"effect":"NoSchedule","key":"node.kubernetes.io/not-ready"}]}}
             requeue after 40s
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn after_a_restart_nodes_have_their_grace_again() {
-        check(&["n1 True 500"], 5, expect![[r#"
+        check(
+            &["n1 True 500"],
+            5,
+            expect![[r#"
             requeue after 36s
-        "#]]);
+        "#]],
+        );
     }
 }

@@ -39,7 +39,11 @@ pub struct Claim<K> {
 
 /// Sorts `candidates` (of the owner's namespace) into those that `owner` controls, and says whom to adopt and release.
 /// An object that is being deleted, or whose owner is, is never adopted.
-pub fn claim<O: Watched, K: Watched>(owner: &O, selector: &LabelSelector, candidates: Vec<Arc<K>>) -> Claim<K> {
+pub fn claim<O: Watched, K: Watched>(
+    owner: &O,
+    selector: &LabelSelector,
+    candidates: Vec<Arc<K>>,
+) -> Claim<K> {
     let uid = owner.metadata().uid.clone().unwrap_or_default();
     let owner_is_leaving = owner.metadata().deletion_timestamp.is_some();
     let mut claim = Claim { owned: Vec::new(), actions: Vec::new() };
@@ -85,7 +89,11 @@ pub fn itself<K: Watched>(_: &View, change: &Change<K>) -> Vec<Key> {
 }
 
 /// Wakes the `O`s that control the object, before and after; for an orphan, those whose selector matches it.
-pub fn controllers<O: Watched, K: Watched>(view: &View, change: &Change<K>, selector: fn(&O) -> Option<&LabelSelector>) -> Vec<Key> {
+pub fn controllers<O: Watched, K: Watched>(
+    view: &View,
+    change: &Change<K>,
+    selector: fn(&O) -> Option<&LabelSelector>,
+) -> Vec<Key> {
     let kind = O::WATCHED.resource().kind;
     let mut keys = Vec::new();
     for object in change.states() {
@@ -96,7 +104,9 @@ pub fn controllers<O: Watched, K: Watched>(view: &View, change: &Change<K>, sele
             Some(_) => {}
             None => {
                 let adopts = |it: &Arc<O>| {
-                    selector(it).is_some_and(|it| !selector::is_empty(it) && selector::matches(it, meta.labels.as_ref()))
+                    selector(it).is_some_and(|it| {
+                        !selector::is_empty(it) && selector::matches(it, meta.labels.as_ref())
+                    })
                 };
                 let found = O::table(view).in_namespace(namespace).into_iter().filter(adopts);
                 keys.extend(found.map(|it| Key::of(it.metadata())));

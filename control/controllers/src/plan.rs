@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use serde_json::Value;
 
 use crate::table::Key;
-use crate::view::{Kind, Resource, Watch, View, Watched};
+use crate::view::{Kind, Resource, View, Watch, Watched};
 
 /// A controller: what wakes it and how it decides. One row of [`crate::CONTROLLERS`].
 pub struct Controller {
@@ -249,7 +249,8 @@ pub fn delete<K: Watched>(object: &K, announce: Option<Announcement>) -> Action 
 
 /// An API object as JSON.
 pub fn to_value<K: serde::Serialize>(object: &K) -> Value {
-    serde_json::to_value(object).expect("API types have string keys and finite numbers, which JSON can always hold")
+    serde_json::to_value(object)
+        .expect("API types have string keys and finite numbers, which JSON can always hold")
 }
 
 /// The watched kind that `resource` is, if it is one.

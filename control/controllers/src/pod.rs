@@ -43,7 +43,8 @@ pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
 pub fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
     is_ready(pod)
         && (min_ready_seconds == 0
-            || ready_since(pod).is_some_and(|since| now.duration_since(since).as_secs() >= i64::from(min_ready_seconds)))
+            || ready_since(pod)
+                .is_some_and(|since| now.duration_since(since).as_secs() >= i64::from(min_ready_seconds)))
 }
 
 /// The node that the pod is bound to, empty when unbound.

@@ -51,7 +51,8 @@ pub fn plan(view: &View, _: &Key, context: &Context<'_>) -> Plan {
             doomed.push(remove(pod));
         }
     }
-    let mut finished: Vec<&Arc<Pod>> = pods.iter().filter(|it| pod::is_finished(it) && !pod::is_terminating(it)).collect();
+    let mut finished: Vec<&Arc<Pod>> =
+        pods.iter().filter(|it| pod::is_finished(it) && !pod::is_terminating(it)).collect();
     finished.sort_by_key(|it| it.metadata.creation_timestamp.clone());
     let surplus = finished.len().saturating_sub(FINISHED_KEPT);
     doomed.extend(finished.into_iter().take(surplus).map(|it| remove(it)));
@@ -101,11 +102,22 @@ mod tests {
         let mut node = Node::default();
         node.metadata.name = Some("n1".into());
         view.nodes.apply(node);
-        for line in ["stays n1 Ready 9m", "orphan gone Ready 9m", "fresh gone Ready 9s", "pending - Pending 1m terminating", "waits - Pending 1m"] {
+        for line in [
+            "stays n1 Ready 9m",
+            "orphan gone Ready 9m",
+            "fresh gone Ready 9s",
+            "pending - Pending 1m terminating",
+            "waits - Pending 1m",
+        ] {
             view.pods.apply(pod_line(line, None));
         }
         let settings = settings();
-        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW - SignedDuration::from_secs(999) };
+        let context = Context {
+            now: NOW,
+            settings: &settings,
+            failure: None,
+            since: NOW - SignedDuration::from_secs(999),
+        };
         expect![[r#"
             patch Pod/status orphan {"status":{"phase":"Failed","conditions":[{"type":"DisruptionTarget","status":"True","reason":"DeletionByPodGC","message":"PodGC: node no longer exists","lastTransitionTime":"2027-01-15T08:00:00Z"}]}}
             delete Pod orphan

@@ -48,7 +48,13 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
     if set.metadata.deletion_timestamp.is_none() && plan.actions.is_empty() {
         match active.len().cmp(&wanted) {
             Ordering::Less => plan.actions.push(create(&set, spec, (wanted - active.len()).min(BURST))),
-            Ordering::Greater => plan.actions.push(delete(view, &set, &active, (active.len() - wanted).min(BURST), context.now)),
+            Ordering::Greater => plan.actions.push(delete(
+                view,
+                &set,
+                &active,
+                (active.len() - wanted).min(BURST),
+                context.now,
+            )),
             Ordering::Equal => {}
         }
     }
@@ -69,7 +75,9 @@ fn candidates(view: &View, set: &ReplicaSet, wanted: &LabelSelector) -> Vec<Arc<
     let mut pods = view.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     pods.extend(view.pods.in_namespace(namespace).into_iter().filter(|it| {
-        controller_of(&it.metadata).is_none() && pod::is_active(it) && selector::matches(wanted, it.metadata.labels.as_ref())
+        controller_of(&it.metadata).is_none()
+            && pod::is_active(it)
+            && selector::matches(wanted, it.metadata.labels.as_ref())
     }));
     pods
 }
@@ -94,13 +102,17 @@ fn delete(view: &View, set: &ReplicaSet, active: &[Arc<Pod>], count: usize, now:
     let crowd = related_pods_by_node(view, set);
     let mut order: Vec<&Arc<Pod>> = active.iter().collect();
     order.sort_by(|a, b| keep_last(a, b, &crowd, now));
-    Action::Concurrent(order.into_iter().take(count).map(|it| plan::delete(&**it, Some(announce.clone()))).collect())
+    Action::Concurrent(
+        order.into_iter().take(count).map(|it| plan::delete(&**it, Some(announce.clone()))).collect(),
+    )
 }
 
 /// How many active pods of this set and its siblings (same controller, e.g. one Deployment) run on each node.
 fn related_pods_by_node(view: &View, set: &ReplicaSet) -> HashMap<String, usize> {
     let siblings = match controller_of(&set.metadata) {
-        Some(owner) => view.replica_sets.owned_by(&owner.uid).iter().filter_map(|it| it.metadata.uid.clone()).collect(),
+        Some(owner) => {
+            view.replica_sets.owned_by(&owner.uid).iter().filter_map(|it| it.metadata.uid.clone()).collect()
+        }
         None => vec![set.metadata.uid.clone().unwrap_or_default()],
     };
     let mut crowd = HashMap::new();
@@ -146,7 +158,12 @@ fn age_bucket(since: Timestamp, now: Timestamp) -> u32 {
 }
 
 fn deletion_cost(it: &Pod) -> i32 {
-    it.metadata.annotations.as_ref().and_then(|all| all.get(DELETION_COST)).and_then(|text| text.parse().ok()).unwrap_or(0)
+    it.metadata
+        .annotations
+        .as_ref()
+        .and_then(|all| all.get(DELETION_COST))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 fn restarts(it: &Pod) -> i32 {
@@ -163,12 +180,19 @@ fn status(
     context: &Context<'_>,
 ) -> ReplicaSetStatus {
     let min_ready = spec.min_ready_seconds.unwrap_or(0);
-    let template_labels = spec.template.as_ref().and_then(|it| it.metadata.as_ref()).and_then(|it| it.labels.clone()).unwrap_or_default();
+    let template_labels = spec
+        .template
+        .as_ref()
+        .and_then(|it| it.metadata.as_ref())
+        .and_then(|it| it.labels.clone())
+        .unwrap_or_default();
     let fully_labeled = |it: &Arc<Pod>| {
         let labels = it.metadata.labels.clone().unwrap_or_default();
         template_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
     };
-    let count = |test: &dyn Fn(&Arc<Pod>) -> bool| i32::try_from(active.iter().filter(|it| test(it)).count()).unwrap_or(i32::MAX);
+    let count = |test: &dyn Fn(&Arc<Pod>) -> bool| {
+        i32::try_from(active.iter().filter(|it| test(it)).count()).unwrap_or(i32::MAX)
+    };
     let old = set.status.clone().unwrap_or_default();
     ReplicaSetStatus {
         replicas: count(&|_| true),
@@ -187,7 +211,11 @@ fn some_positive(count: i32) -> Option<i32> {
 }
 
 /// The conditions with ReplicaFailure as the last attempt left it.
-fn failure_condition(old: &ReplicaSetStatus, lacking: Ordering, context: &Context<'_>) -> Option<Vec<ReplicaSetCondition>> {
+fn failure_condition(
+    old: &ReplicaSetStatus,
+    lacking: Ordering,
+    context: &Context<'_>,
+) -> Option<Vec<ReplicaSetCondition>> {
     let mut conditions = old.conditions.clone().unwrap_or_default();
     let known = conditions.iter().position(|it| it.type_ == "ReplicaFailure").map(|at| conditions.remove(at));
     let reason = match lacking {
@@ -244,41 +272,61 @@ mod tests {
 
     #[test]
     fn creates_what_is_missing_in_one_slow_start() {
-        check(3, &["a n1 Ready 5m"], expect![[r#"
+        check(
+            3,
+            &["a n1 Ready 5m"],
+            expect![[r#"
             slow-start: create Pod web-*; create Pod web-*
             status ReplicaSet web: replicas=1 ready=1 available=1
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn scales_down_the_youngest_not_ready_first() {
-        check(2, &["a n1 Ready 5m", "b n2 Ready 1m", "c n1 Pending 9s"], expect![[r#"
+        check(
+            2,
+            &["a n1 Ready 5m", "b n2 Ready 1m", "c n1 Pending 9s"],
+            expect![[r#"
             concurrent: delete Pod c
             status ReplicaSet web: replicas=3 ready=2 available=2
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn scales_down_where_its_pods_crowd() {
-        check(2, &["a n1 Ready 5m", "b n2 Ready 5m", "c n2 Ready 20m"], expect![[r#"
+        check(
+            2,
+            &["a n1 Ready 5m", "b n2 Ready 5m", "c n2 Ready 20m"],
+            expect![[r#"
             concurrent: delete Pod b
             status ReplicaSet web: replicas=3 ready=3 available=3
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_terminating_pod_is_replaced_at_once() {
-        check(1, &["a n1 Ready 5m terminating"], expect![[r#"
+        check(
+            1,
+            &["a n1 Ready 5m terminating"],
+            expect![[r#"
             slow-start: create Pod web-*
             status ReplicaSet web: replicas=0
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_finished_pod_does_not_count() {
-        check(1, &["a n1 Failed 5m", "b n1 Ready 5m"], expect![[r#"
+        check(
+            1,
+            &["a n1 Failed 5m", "b n1 Ready 5m"],
+            expect![[r#"
             status ReplicaSet web: replicas=1 ready=1 available=1
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
@@ -287,7 +335,11 @@ mod tests {
         view.replica_sets.apply(Fixture::replica_set("web", 1));
         view.pods.apply(pod_line("a n1 Ready 5m", None));
         let settings = settings();
-        let plan = plan(&view, &Key::new("default", "web"), &Context { now: NOW, settings: &settings, failure: None, since: NOW });
+        let plan = plan(
+            &view,
+            &Key::new("default", "web"),
+            &Context { now: NOW, settings: &settings, failure: None, since: NOW },
+        );
         expect![[r#"
             patch Pod a {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"uid-web"}],"uid":"uid-a"}}
             status ReplicaSet web: replicas=0
@@ -304,6 +356,7 @@ mod tests {
         expect![[r#"
             slow-start: create Pod web-*
             status ReplicaSet web: replicas=0 ReplicaFailure=True/FailedCreate
-        "#]].assert_eq(&describe(&plan));
+        "#]]
+        .assert_eq(&describe(&plan));
     }
 }

@@ -35,7 +35,9 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
         return Plan::await_change();
     }
     let action = match view.config_maps.get(&key.name, NAME) {
-        Some(map) if map.data.as_ref().and_then(|it| it.get(FIELD)) == Some(pem) => return Plan::await_change(),
+        Some(map) if map.data.as_ref().and_then(|it| it.get(FIELD)) == Some(pem) => {
+            return Plan::await_change();
+        }
         Some(map) => plan::guarded_patch(&*map, json!({"data": {FIELD: pem}})),
         None => plan::create(
             &ConfigMap {

@@ -9,7 +9,8 @@ pub type Labels = BTreeMap<String, String>;
 
 /// Whether `selector` names nothing, which means "everything" to the API and "a mistake" to a controller.
 pub fn is_empty(selector: &LabelSelector) -> bool {
-    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty) && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
+    selector.match_labels.as_ref().is_none_or(BTreeMap::is_empty)
+        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
 }
 
 /// Whether `selector` matches `labels`. An empty selector matches everything; an unknown operator nothing.
@@ -45,7 +46,10 @@ mod tests {
     use super::*;
 
     fn labels(text: &str) -> Labels {
-        text.split_whitespace().filter_map(|it| it.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
+        text.split_whitespace()
+            .filter_map(|it| it.split_once('='))
+            .map(|(k, v)| (k.into(), v.into()))
+            .collect()
     }
 
     #[test]

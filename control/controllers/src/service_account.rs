@@ -21,7 +21,9 @@ fn of_account(_: &View, change: &Change<ServiceAccount>) -> Vec<Key> {
 /// Whether things may still be made in the namespace under `key`.
 pub fn is_active(view: &View, key: &Key) -> bool {
     let phase = |it: &Namespace| it.status.as_ref().and_then(|it| it.phase.clone()).unwrap_or_default();
-    view.namespaces.at(key).is_some_and(|it| it.metadata.deletion_timestamp.is_none() && phase(&it) != "Terminating")
+    view.namespaces
+        .at(key)
+        .is_some_and(|it| it.metadata.deletion_timestamp.is_none() && phase(&it) != "Terminating")
 }
 
 /// Decides about the namespace under `key`.
@@ -30,7 +32,11 @@ pub fn plan(view: &View, key: &Key, _: &Context<'_>) -> Plan {
         return Plan::await_change();
     }
     let account = ServiceAccount {
-        metadata: ObjectMeta { name: Some(NAME.into()), namespace: Some(key.name.clone()), ..ObjectMeta::default() },
+        metadata: ObjectMeta {
+            name: Some(NAME.into()),
+            namespace: Some(key.name.clone()),
+            ..ObjectMeta::default()
+        },
         ..ServiceAccount::default()
     };
     Plan::of(vec![plan::create(&account, None)])
@@ -53,8 +59,10 @@ mod tests {
         let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
         expect![[r#"
             create ServiceAccount default
-        "#]].assert_eq(&describe(&plan(&view, &Key::cluster("team"), &context)));
-        namespace.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
+        "#]]
+        .assert_eq(&describe(&plan(&view, &Key::cluster("team"), &context)));
+        namespace.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(NOW));
         view.namespaces.apply(namespace);
         expect![""].assert_eq(&describe(&plan(&view, &Key::cluster("team"), &context)));
     }

@@ -35,7 +35,11 @@ impl Key {
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -117,7 +121,11 @@ impl<K: Metadata<Ty = ObjectMeta>> Table<K> {
     /// The objects of one namespace, in order of name.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let rows = self.read();
-        rows.by_key.range(Key::new(namespace, "")..).take_while(|(key, _)| key.namespace == namespace).map(|(_, it)| it.clone()).collect()
+        rows.by_key
+            .range(Key::new(namespace, "")..)
+            .take_while(|(key, _)| key.namespace == namespace)
+            .map(|(_, it)| it.clone())
+            .collect()
     }
 
     /// The objects that name `uid` among their owners.
@@ -129,7 +137,12 @@ impl<K: Metadata<Ty = ObjectMeta>> Table<K> {
     /// The objects whose index value is `value`.
     pub fn indexed(&self, value: &str) -> Vec<Arc<K>> {
         let rows = self.read();
-        rows.by_index.get(value).into_iter().flatten().filter_map(|key| rows.by_key.get(key).cloned()).collect()
+        rows.by_index
+            .get(value)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| rows.by_key.get(key).cloned())
+            .collect()
     }
 
     /// How many objects there are.
@@ -228,8 +241,10 @@ mod tests {
         pod.metadata.namespace = Some("ns".into());
         pod.metadata.name = Some(name.into());
         pod.metadata.resource_version = Some(version.to_string());
-        pod.metadata.owner_references = Some(vec![OwnerReference { uid: owner.into(), ..OwnerReference::default() }]);
-        pod.spec = Some(k8s_openapi::api::core::v1::PodSpec { node_name: Some(node.into()), ..Default::default() });
+        pod.metadata.owner_references =
+            Some(vec![OwnerReference { uid: owner.into(), ..OwnerReference::default() }]);
+        pod.spec =
+            Some(k8s_openapi::api::core::v1::PodSpec { node_name: Some(node.into()), ..Default::default() });
         pod
     }
 
@@ -249,7 +264,10 @@ mod tests {
         assert_eq!(names(&table.owned_by("o1")), "a b");
         let change = table.apply(pod("a", "o2", "n2", 5));
         assert!(change.old.is_some());
-        assert_eq!((names(&table.owned_by("o1")).as_str(), names(&table.indexed("n2")).as_str()), ("b", "a b"));
+        assert_eq!(
+            (names(&table.owned_by("o1")).as_str(), names(&table.indexed("n2")).as_str()),
+            ("b", "a b")
+        );
         table.remove(&pod("b", "o1", "n2", 9));
         assert_eq!((names(&table.all()).as_str(), table.seen()), ("a", 9));
         assert!(table.owned_by("o1").is_empty());

@@ -20,13 +20,16 @@ use crate::view::{View, Watch};
 pub const WATCHES: &[Watch] = &[Watch::Pod(of_pod), Watch::Node(of_node)];
 
 fn of_pod(view: &View, change: &Change<Pod>) -> Vec<Key> {
-    let tainted = |it: &Arc<Pod>| view.nodes.get("", pod::node_name(it)).is_some_and(|it| !no_execute(&it).is_empty());
+    let tainted =
+        |it: &Arc<Pod>| view.nodes.get("", pod::node_name(it)).is_some_and(|it| !no_execute(&it).is_empty());
     if change.new.as_ref().is_some_and(tainted) { ownership::itself(view, change) } else { Vec::new() }
 }
 
 fn of_node(view: &View, change: &Change<Node>) -> Vec<Key> {
     let taints = |it: &Option<Arc<Node>>| it.as_ref().map(|it| no_execute(it)).unwrap_or_default();
-    let Some(node) = change.new.as_ref().filter(|_| taints(&change.old) != taints(&change.new)) else { return Vec::new() };
+    let Some(node) = change.new.as_ref().filter(|_| taints(&change.old) != taints(&change.new)) else {
+        return Vec::new();
+    };
     let name = node.metadata.name.as_deref().unwrap_or_default();
     view.pods.indexed(name).iter().map(|it| Key::of(&it.metadata)).collect()
 }
@@ -47,7 +50,9 @@ enum Patience {
 
 /// Decides about the pod under `key`.
 pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
-    let Some(pod) = view.pods.at(key).filter(|it| !pod::is_terminating(it)) else { return Plan::await_change() };
+    let Some(pod) = view.pods.at(key).filter(|it| !pod::is_terminating(it)) else {
+        return Plan::await_change();
+    };
     let Some(node) = view.nodes.get("", pod::node_name(&pod)) else { return Plan::await_change() };
     let taints = no_execute(&node);
     let patience = patience(&pod, &taints);
@@ -56,7 +61,12 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
         Patience::Unlimited => return Plan::await_change(),
         Patience::None => SignedDuration::ZERO,
         Patience::For(span) => {
-            let begun = taints.iter().filter_map(|it| it.time_added.as_ref()).map(|it| it.0).max().unwrap_or(context.now);
+            let begun = taints
+                .iter()
+                .filter_map(|it| it.time_added.as_ref())
+                .map(|it| it.0)
+                .max()
+                .unwrap_or(context.now);
             span - context.now.duration_since(begun)
         }
     };
@@ -84,13 +94,21 @@ fn patience(pod: &Pod, taints: &[Taint]) -> Patience {
 }
 
 fn evict(pod: &Pod, context: &Context<'_>) -> Vec<Action> {
-    let (namespace, name) = (pod.metadata.namespace.as_deref().unwrap_or_default(), pod.metadata.name.as_deref().unwrap_or_default());
+    let (namespace, name) = (
+        pod.metadata.namespace.as_deref().unwrap_or_default(),
+        pod.metadata.name.as_deref().unwrap_or_default(),
+    );
     let condition = json!({
         "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
         "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": Time(context.now),
     });
     vec![
-        plan::event(pod, EventKind::Normal, "TaintManagerEviction", format!("Marking for deletion Pod {namespace}/{name}")),
+        plan::event(
+            pod,
+            EventKind::Normal,
+            "TaintManagerEviction",
+            format!("Marking for deletion Pod {namespace}/{name}"),
+        ),
         Action::Patch {
             target: Target::of(pod),
             subresource: Some("status"),
@@ -116,12 +134,18 @@ mod tests {
         let mut node = Node::default();
         node.metadata.name = Some("n1".into());
         let added = Time(NOW - SignedDuration::from_secs(seconds));
-        let taint = Taint { key: "down".into(), effect: "NoExecute".into(), value: None, time_added: Some(added) };
+        let taint =
+            Taint { key: "down".into(), effect: "NoExecute".into(), value: None, time_added: Some(added) };
         node.spec = Some(NodeSpec { taints: Some(vec![taint]), ..NodeSpec::default() });
         view.nodes.apply(node);
         let mut pod = pod_line("a n1 Ready 9m", None);
         pod.spec.as_mut().unwrap().tolerations = tolerated.map(|toleration_seconds| {
-            vec![Toleration { key: Some("down".into()), operator: Some("Exists".into()), toleration_seconds, ..Toleration::default() }]
+            vec![Toleration {
+                key: Some("down".into()),
+                operator: Some("Exists".into()),
+                toleration_seconds,
+                ..Toleration::default()
+            }]
         });
         view.pods.apply(pod);
         let settings = settings();
@@ -133,18 +157,24 @@ mod tests {
     #[test]
     fn a_pod_stays_as_long_as_it_tolerates() {
         check(100, Some(None), expect![""]);
-        check(100, Some(Some(300)), expect![[r#"
+        check(
+            100,
+            Some(Some(300)),
+            expect![[r#"
             requeue after 201s
-        "#]]);
+        "#]],
+        );
     }
 
     #[test]
     fn a_pod_goes_when_its_time_is_up_or_it_bears_nothing() {
-        let gone = || expect![[r#"
+        let gone = || {
+            expect![[r#"
             event Normal TaintManagerEviction Marking for deletion Pod default/a
             patch Pod/status a {"status":{"conditions":[{"type":"DisruptionTarget","status":"True","reason":"DeletionByTaintManager","message":"Taint manager: deleting due to NoExecute taint","lastTransitionTime":"2027-01-15T08:00:00Z"}]}}
             delete Pod a
-        "#]];
+        "#]]
+        };
         check(300, Some(Some(300)), gone());
         check(0, None, gone());
     }

@@ -9,7 +9,10 @@ const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 pub fn of<T: serde::Serialize>(template: &T, salt: i32) -> String {
     let text = crate::plan::to_value(template).to_string();
     let salted = if salt == 0 { Vec::new() } else { salt.to_le_bytes().to_vec() };
-    let hash = text.bytes().chain(salted).fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let hash = text
+        .bytes()
+        .chain(salted)
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     safe(&hash.to_string())
 }
 

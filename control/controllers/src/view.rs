@@ -26,7 +26,12 @@ pub struct Resource {
 }
 
 impl Resource {
-    const fn builtin(group: &'static str, kind: &'static str, plural: &'static str, namespaced: bool) -> Self {
+    const fn builtin(
+        group: &'static str,
+        kind: &'static str,
+        plural: &'static str,
+        namespaced: bool,
+    ) -> Self {
         Self {
             group: Cow::Borrowed(group),
             version: Cow::Borrowed("v1"),
@@ -38,19 +43,29 @@ impl Resource {
 
     /// `v1` or `apps/v1`, as in `apiVersion`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_string() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_string()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// The path of the collection: `/api/v1/namespaces/ns/pods`, `/apis/apps/v1/deployments`.
     pub fn path(&self, namespace: &str) -> String {
         let root = if self.group.is_empty() { "/api" } else { "/apis" };
-        let scope = if self.namespaced && !namespace.is_empty() { format!("/namespaces/{namespace}") } else { String::new() };
+        let scope = if self.namespaced && !namespace.is_empty() {
+            format!("/namespaces/{namespace}")
+        } else {
+            String::new()
+        };
         format!("{root}/{}{scope}/{}", self.api_version(), self.plural)
     }
 }
 
 /// A kind that can be read from an [`Object`]-erased place: every watched kind has a [`Resource`].
-pub trait Watched: k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta> {
+pub trait Watched:
+    k8s_openapi::Metadata<Ty = k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>
+{
     /// Which kind this is.
     const WATCHED: Kind;
     /// This kind's table in `view`.

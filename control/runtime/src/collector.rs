@@ -80,10 +80,13 @@ impl Collector {
             match discovery::served(&self.client).await {
                 Ok(served) => {
                     let can = |it: &Served, verb: &str| it.verbs.iter().any(|known| known == verb);
-                    let ignored = |it: &Served| IGNORED.contains(&(&*it.resource.group, &*it.resource.plural));
+                    let ignored =
+                        |it: &Served| IGNORED.contains(&(&*it.resource.group, &*it.resource.plural));
                     let wanted: Vec<Resource> = served
                         .iter()
-                        .filter(|it| ["list", "watch", "delete"].iter().all(|verb| can(it, verb)) && !ignored(it))
+                        .filter(|it| {
+                            ["list", "watch", "delete"].iter().all(|verb| can(it, verb)) && !ignored(it)
+                        })
                         .map(|it| it.resource.clone())
                         .collect();
                     *lock(&self.served) = served;
@@ -195,7 +198,8 @@ impl Collector {
     }
 
     async fn exists(&self, owner: &OwnerReference, namespace: &str) -> Result<bool, String> {
-        let known = |it: &&Served| it.resource.kind == owner.kind && it.resource.api_version() == owner.api_version;
+        let known =
+            |it: &&Served| it.resource.kind == owner.kind && it.resource.api_version() == owner.api_version;
         let Some(resource) = lock(&self.served).iter().find(known).map(|it| it.resource.clone()) else {
             return Err(format!("no resource serves {} {}", owner.api_version, owner.kind));
         };

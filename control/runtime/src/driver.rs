@@ -49,7 +49,15 @@ impl Driver {
         queue: Arc<Queue<Key>>,
     ) -> Self {
         let executor = Executor::new(client, recorder.component(controller.name));
-        Self { controller, view, settings, executor, queue, memory: Mutex::default(), since: Timestamp::now() }
+        Self {
+            controller,
+            view,
+            settings,
+            executor,
+            queue,
+            memory: Mutex::default(),
+            since: Timestamp::now(),
+        }
     }
 
     /// Works until dropped.
@@ -79,8 +87,12 @@ impl Driver {
             return;
         }
         let failure = self.remember(|it| it.failures.get(key).cloned());
-        let context =
-            Context { now: Timestamp::now(), settings: &self.settings, failure: failure.as_deref(), since: self.since };
+        let context = Context {
+            now: Timestamp::now(),
+            settings: &self.settings,
+            failure: failure.as_deref(),
+            since: self.since,
+        };
         let plan = (self.controller.plan)(&self.view, key, &context);
         let mut outcome = self.executor.run(plan.actions).await;
         if let Some(status) = plan.status {

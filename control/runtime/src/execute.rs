@@ -38,7 +38,10 @@ impl Failure {
     fn of(error: kube::Error) -> Self {
         match &error {
             kube::Error::Api(status) => {
-                let leaves = status.details.as_ref().is_some_and(|it| it.causes.iter().any(|it| it.reason == "NamespaceTerminating"));
+                let leaves = status
+                    .details
+                    .as_ref()
+                    .is_some_and(|it| it.causes.iter().any(|it| it.reason == "NamespaceTerminating"));
                 match status.reason.as_str() {
                     _ if leaves => Self::NamespaceLeaves,
                     "Conflict" | "AlreadyExists" | "NotFound" => Self::Stale(status.message.clone()),
@@ -127,7 +130,9 @@ impl Executor {
                 self.settle(&target.resource, &target.key.name, answer, None)
             }
             Action::ReplaceSubresource { target, subresource, object } => {
-                let answer = self.send(Method::PUT, &path(&target, Some(subresource)), "application/json", &object).await;
+                let answer = self
+                    .send(Method::PUT, &path(&target, Some(subresource)), "application/json", &object)
+                    .await;
                 self.settle(&target.resource, &target.key.name, answer, None)
             }
             Action::Patch { target, subresource, style, patch } => {
@@ -142,7 +147,9 @@ impl Executor {
             Action::Delete { target, propagation, grace_seconds, announce } => {
                 self.delete(target, propagation, grace_seconds, announce).await
             }
-            Action::SlowStart(_) | Action::Concurrent(_) => Err(Failure::Refused("groups of actions cannot be nested".to_owned())),
+            Action::SlowStart(_) | Action::Concurrent(_) => {
+                Err(Failure::Refused("groups of actions cannot be nested".to_owned()))
+            }
         }
     }
 
@@ -163,13 +170,15 @@ impl Executor {
         if let Some(uid) = &target.uid {
             options["preconditions"] = json!({"uid": uid});
         }
-        let answer = match self.send(Method::DELETE, &path(&target, None), "application/json", &options).await {
+        let answer = match self.send(Method::DELETE, &path(&target, None), "application/json", &options).await
+        {
             Err(Failure::Stale(_)) => Ok(Value::Null),
             other => other,
         };
         self.announce(announce, &target.key.name, answer.as_ref().err());
         answer?;
-        let leaving = |uid| Some(Expected::Leaving { kind: kind_of(&target.resource)?, key: target.key, uid });
+        let leaving =
+            |uid| Some(Expected::Leaving { kind: kind_of(&target.resource)?, key: target.key, uid });
         Ok(target.uid.and_then(leaving))
     }
 
@@ -190,7 +199,12 @@ impl Executor {
         match (announce, failure) {
             (None, _) | (_, Some(Failure::NamespaceLeaves)) => {}
             (Some(it), None) => {
-                self.recorder.event(&it.regarding, EventKind::Normal, it.success.0, &it.success.1.replace("{name}", name));
+                self.recorder.event(
+                    &it.regarding,
+                    EventKind::Normal,
+                    it.success.0,
+                    &it.success.1.replace("{name}", name),
+                );
             }
             (Some(it), Some(failure)) => {
                 let text = it.failure.1.replace("{error}", failure.message());
@@ -201,12 +215,19 @@ impl Executor {
 
     /// Reads one path.
     pub async fn get(&self, path: &str) -> Result<Value, Failure> {
-        let request = Request::get(path).body(Vec::new()).map_err(|error| Failure::Refused(error.to_string()))?;
+        let request =
+            Request::get(path).body(Vec::new()).map_err(|error| Failure::Refused(error.to_string()))?;
         self.client.request(request).await.map_err(Failure::of)
     }
 
     /// Sends one request with a JSON body; the answer is an object or a Status.
-    pub async fn send(&self, method: Method, path: &str, content_type: &str, body: &Value) -> Result<Value, Failure> {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
         let request = Request::builder()
             .method(method)
             .uri(path)

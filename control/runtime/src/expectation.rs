@@ -34,7 +34,9 @@ impl Expected {
     fn is_met(&self, view: &View) -> bool {
         match self {
             Self::Seen { kind, version } => view.seen(*kind) >= *version,
-            Self::Leaving { kind, key, uid } => view.standing(*kind, key).is_none_or(|(known, leaving)| leaving || known != *uid),
+            Self::Leaving { kind, key, uid } => {
+                view.standing(*kind, key).is_none_or(|(known, leaving)| leaving || known != *uid)
+            }
         }
     }
 }

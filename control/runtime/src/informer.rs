@@ -58,12 +58,26 @@ impl Backoff for Pauses {
 
 /// What an informer can follow.
 pub trait Followed:
-    k8s_openapi::Metadata<Ty = ObjectMeta> + kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    k8s_openapi::Metadata<Ty = ObjectMeta>
+    + kube::Resource<DynamicType = ()>
+    + Clone
+    + DeserializeOwned
+    + Debug
+    + Send
+    + Sync
+    + 'static
 {
 }
 
 impl<K> Followed for K where
-    K: k8s_openapi::Metadata<Ty = ObjectMeta> + kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static
+    K: k8s_openapi::Metadata<Ty = ObjectMeta>
+        + kube::Resource<DynamicType = ()>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static
 {
 }
 
@@ -77,7 +91,11 @@ pub struct Informer<K> {
 impl<K: Followed> Informer<K> {
     /// Follows `api` into a table of its own. `on_change` is called for each change after the table has it, in order, from the
     /// informer's task: it must not block.
-    pub fn start(api: kube::Api<K>, config: watcher::Config, on_change: impl Fn(&Change<K>) + Send + 'static) -> Self {
+    pub fn start(
+        api: kube::Api<K>,
+        config: watcher::Config,
+        on_change: impl Fn(&Change<K>) + Send + 'static,
+    ) -> Self {
         Self::fill(Arc::new(Table::default()), api, config, on_change)
     }
 

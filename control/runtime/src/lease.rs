@@ -32,14 +32,23 @@ pub struct Candidate {
 impl Candidate {
     /// A candidate called `identity` for the Lease kube-system/`name`.
     pub fn new(client: Client, name: &str, identity: &str) -> Self {
-        Self { api: Api::namespaced(client, "kube-system"), name: name.into(), identity: identity.into(), seen: None }
+        Self {
+            api: Api::namespaced(client, "kube-system"),
+            name: name.into(),
+            identity: identity.into(),
+            seen: None,
+        }
     }
 
     /// Waits for the lease, then runs `work` while it is held.
     ///
     /// # Errors
     /// [`Error::LeadershipLost`] when the lease could not be renewed in time; the work is dropped then.
-    pub async fn lead(mut self, shutdown: &CancellationToken, work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+    pub async fn lead(
+        mut self,
+        shutdown: &CancellationToken,
+        work: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
         loop {
             match self.try_hold().await {
                 Ok(true) => break,
@@ -134,7 +143,11 @@ fn claim(old: Option<&LeaseSpec>, identity: &str, now: Timestamp) -> LeaseSpec {
         lease_duration_seconds: i32::try_from(LEASE_DURATION.as_secs()).ok(),
         acquire_time: if is_mine { old.acquire_time } else { Some(MicroTime(now)) },
         renew_time: Some(MicroTime(now)),
-        lease_transitions: Some(if is_mine || old.renew_time.is_none() { transitions } else { transitions + 1 }),
+        lease_transitions: Some(if is_mine || old.renew_time.is_none() {
+            transitions
+        } else {
+            transitions + 1
+        }),
         ..LeaseSpec::default()
     }
 }
@@ -144,13 +157,22 @@ mod tests {
     use super::*;
 
     fn held_by(holder: &str) -> LeaseSpec {
-        LeaseSpec { holder_identity: Some(holder.into()), lease_duration_seconds: Some(15), ..LeaseSpec::default() }
+        LeaseSpec {
+            holder_identity: Some(holder.into()),
+            lease_duration_seconds: Some(15),
+            ..LeaseSpec::default()
+        }
     }
 
     #[test]
     fn a_lease_is_taken_when_free_ours_or_expired() {
-        for (holder, age, want) in [("", 0, true), ("me", 0, true), ("other", 15, false), ("other", 16, true)] {
-            assert_eq!(may_take(&held_by(holder), "me", Duration::from_secs(age)), want, "{holder:?} for {age} s");
+        for (holder, age, want) in [("", 0, true), ("me", 0, true), ("other", 15, false), ("other", 16, true)]
+        {
+            assert_eq!(
+                may_take(&held_by(holder), "me", Duration::from_secs(age)),
+                want,
+                "{holder:?} for {age} s"
+            );
         }
     }
 

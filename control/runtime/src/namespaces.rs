@@ -24,8 +24,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Empties namespaces whose keys arrive in `queue`, until dropped.
 pub async fn run(client: Client, view: Arc<View>, recorder: Recorder, queue: Arc<Queue<Key>>) {
-    let worker =
-        Arc::new(Worker { executor: Executor::new(client.clone(), recorder.component("namespace-controller")), client, view, queue });
+    let worker = Arc::new(Worker {
+        executor: Executor::new(client.clone(), recorder.component("namespace-controller")),
+        client,
+        view,
+        queue,
+    });
     let tasks = TaskTracker::new();
     loop {
         let key = worker.queue.next().await;
@@ -58,7 +62,9 @@ impl Worker {
             let outcome = self.executor.run(plan.actions.into_iter().chain(plan.status).collect()).await;
             match outcome.failure {
                 None if survey.is_clear() => return,
-                Some(Failure::Refused(text)) => tracing::warn!(namespace = key.name, text, "namespace not finished"),
+                Some(Failure::Refused(text)) => {
+                    tracing::warn!(namespace = key.name, text, "namespace not finished")
+                }
                 _ => {}
             }
             tokio::time::sleep(pause).await;
@@ -78,8 +84,11 @@ impl Worker {
         };
         let mut failures = BTreeMap::new();
         let can = |it: &Served, verb: &str| it.verbs.iter().any(|known| known == verb);
-        let within: Vec<Resource> =
-            served.iter().filter(|it| it.resource.namespaced && can(it, "delete") && can(it, "list")).map(|it| it.resource.clone()).collect();
+        let within: Vec<Resource> = served
+            .iter()
+            .filter(|it| it.resource.namespaced && can(it, "delete") && can(it, "list"))
+            .map(|it| it.resource.clone())
+            .collect();
         for round in namespace::rounds(within) {
             for resource in &round {
                 match self.clear(resource, name).await {
@@ -97,7 +106,11 @@ impl Worker {
         }
         if !failures.is_empty() {
             let causes: Vec<String> = failures.values().cloned().collect();
-            survey.undeleted = Some(format!("Failed to delete all resource types, {} remaining: {}", causes.len(), causes.join(", ")));
+            survey.undeleted = Some(format!(
+                "Failed to delete all resource types, {} remaining: {}",
+                causes.len(),
+                causes.join(", ")
+            ));
         }
         survey
     }
@@ -118,7 +131,9 @@ impl Worker {
         let mut remaining = Remaining::default();
         for item in list["items"].as_array().into_iter().flatten() {
             remaining.count += 1;
-            for finalizer in item["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            for finalizer in
+                item["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str)
+            {
                 *remaining.finalizers.entry(finalizer.to_owned()).or_default() += 1;
             }
         }

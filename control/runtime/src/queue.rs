@@ -105,7 +105,8 @@ impl<K: Clone + Eq + Hash + Ord> State<K> {
     /// Wants `key` again after a delay that doubles with each failure in a row.
     pub fn retry(&mut self, key: K, now: Instant) {
         let failures = self.failures.entry(key.clone()).or_insert(0);
-        let delay = FIRST_DELAY.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(LONGEST_DELAY);
+        let delay =
+            FIRST_DELAY.saturating_mul(1_u32.checked_shl(*failures).unwrap_or(u32::MAX)).min(LONGEST_DELAY);
         *failures = failures.saturating_add(1).min(31);
         self.add_at(key, now + delay);
     }

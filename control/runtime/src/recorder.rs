@@ -50,7 +50,10 @@ impl Recorder {
     /// The same recorder under another component's name.
     #[must_use]
     pub fn component(&self, component: &str) -> Self {
-        Self { notes: self.notes.clone(), source: EventSource { component: Some(component.to_owned()), ..self.source.clone() } }
+        Self {
+            notes: self.notes.clone(),
+            source: EventSource { component: Some(component.to_owned()), ..self.source.clone() },
+        }
     }
 
     /// Records that something happened to `regarding`. Never waits; when too much is waiting already, the event is dropped.
@@ -84,7 +87,13 @@ impl Note {
     }
 
     fn identity(&self) -> Identity {
-        (self.component().to_owned(), self.subject(), self.kind.as_str(), self.reason.clone(), self.message.clone())
+        (
+            self.component().to_owned(),
+            self.subject(),
+            self.kind.as_str(),
+            self.reason.clone(),
+            self.message.clone(),
+        )
     }
 
     fn namespace(&self) -> &str {

@@ -9,12 +9,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::driver::Driver;
-use crate::{collector, namespaces};
 use crate::informer::{Followed, Informer};
 use crate::lease::Candidate;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
 use crate::{ControllersConfig, Error};
+use crate::{collector, namespaces};
 
 /// The Lease of this role.
 const LEASE: &str = "kube-controller-manager";
@@ -30,7 +30,11 @@ type Queues = Arc<Vec<Arc<Queue<Key>>>>;
 ///
 /// # Errors
 /// [`Error::LeadershipLost`] when the lease could not be kept; start the role again then.
-pub async fn run_controllers(client: Client, config: ControllersConfig, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run_controllers(
+    client: Client,
+    config: ControllersConfig,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let work = work(client.clone(), &config, shutdown.clone());
     if config.leader_elect {
         Candidate::new(client, LEASE, &config.identity).lead(&shutdown, work).await
@@ -43,7 +47,10 @@ async fn work(client: Client, config: &ControllersConfig, shutdown: Cancellation
     let view = Arc::new(View::default());
     let queues: Queues = Arc::new(watchers().map(|_| Arc::default()).collect());
     let recorder = Recorder::new(client.clone(), "controllermanager", None);
-    let settings = Arc::new(Settings { root_ca_pem: config.root_ca_pem.clone(), cluster_cidrs: config.cluster_cidrs.clone() });
+    let settings = Arc::new(Settings {
+        root_ca_pem: config.root_ca_pem.clone(),
+        cluster_cidrs: config.cluster_cidrs.clone(),
+    });
     let _informers = tokio::select! {
         started = follow_all(&client, &view, &queues) => started,
         () = shutdown.cancelled() => return Ok(()),
@@ -51,7 +58,8 @@ async fn work(client: Client, config: &ControllersConfig, shutdown: Cancellation
     tracing::info!("controllers follow the API");
     let mut drivers = JoinSet::new();
     for (controller, queue) in CONTROLLERS.iter().zip(queues.iter()) {
-        let driver = Driver::new(controller, view.clone(), settings.clone(), client.clone(), &recorder, queue.clone());
+        let driver =
+            Driver::new(controller, view.clone(), settings.clone(), client.clone(), &recorder, queue.clone());
         drivers.spawn(driver.run());
     }
     if let Some(leaving) = queues.last() {
@@ -94,8 +102,10 @@ fn follow_kind<K: Followed + Watched>(
 ) -> Informer<K> {
     let (view, queues) = (view.clone(), queues.clone());
     let mappings = |watches: &'static [Watch]| watches.iter().filter_map(K::mapping);
-    let wanted: Vec<_> =
-        watchers().enumerate().flat_map(|(at, watches)| mappings(watches).map(move |mapping| (at, mapping))).collect();
+    let wanted: Vec<_> = watchers()
+        .enumerate()
+        .flat_map(|(at, watches)| mappings(watches).map(move |mapping| (at, mapping)))
+        .collect();
     let (api, config) = scope::<K>(client);
     Informer::fill(table, api, config, move |change| {
         for (at, mapping) in &wanted {

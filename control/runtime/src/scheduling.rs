@@ -32,7 +32,11 @@ const BINDINGS: usize = 64;
 ///
 /// # Errors
 /// [`Error::LeadershipLost`] when the lease could not be kept; start the role again then.
-pub async fn run_scheduler(client: Client, config: SchedulerConfig, shutdown: CancellationToken) -> Result<(), Error> {
+pub async fn run_scheduler(
+    client: Client,
+    config: SchedulerConfig,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
     let name = if config.scheduler_name.is_empty() { DEFAULT_NAME } else { &config.scheduler_name };
     let work = work(client.clone(), name, &shutdown);
     if config.leader_elect {
@@ -69,9 +73,10 @@ async fn work(client: Client, name: &str, shutdown: &CancellationToken) -> Resul
     });
     // Nodes first: a pod that is seen before any node would only be refused.
     let told = desk.clone();
-    let nodes: Informer<Node> = Informer::start(Api::all(client.clone()), watcher::Config::default(), move |change| {
-        told.tell(|it, now| it.node_changed(change.old.as_ref(), change.new.as_ref(), now));
-    });
+    let nodes: Informer<Node> =
+        Informer::start(Api::all(client.clone()), watcher::Config::default(), move |change| {
+            told.tell(|it, now| it.node_changed(change.old.as_ref(), change.new.as_ref(), now));
+        });
     nodes.synced().await;
     let told = desk.clone();
     let pods: Informer<Pod> = Informer::start(Api::all(client), watcher::Config::default(), move |change| {
@@ -111,7 +116,8 @@ async fn decide(desk: &Arc<Desk>) {
 
 async fn bind(desk: &Desk, pod: &Pod, node: &str) {
     let meta = &pod.metadata;
-    let (namespace, name) = (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+    let (namespace, name) =
+        (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let binding = json!({
         "apiVersion": "v1", "kind": "Binding",
         "metadata": {"name": name, "namespace": namespace, "uid": meta.uid},

@@ -48,7 +48,8 @@ fn best<'a>(pod: &PodInfo, nodes: &[&'a NodeInfo], turn: usize) -> &'a NodeInfo 
         }
     }
     let highest = totals.iter().max();
-    let tied: Vec<&NodeInfo> = nodes.iter().zip(&totals).filter(|(_, it)| Some(*it) == highest).map(|(node, _)| *node).collect();
+    let tied: Vec<&NodeInfo> =
+        nodes.iter().zip(&totals).filter(|(_, it)| Some(*it) == highest).map(|(node, _)| *node).collect();
     tied[turn % tied.len()]
 }
 
@@ -76,17 +77,22 @@ impl Refusals {
         // A node that does not exist yet can fit any pod.
         self.wakes.insert(ClusterEvent::NodeAdd);
         if self.nodes == 0 {
-            return Unschedulable { message: "no nodes available to schedule pods".into(), wakes: self.wakes };
+            return Unschedulable {
+                message: "no nodes available to schedule pods".into(),
+                wakes: self.wakes,
+            };
         }
         let all = self.nodes;
-        let mut parts: Vec<String> = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut parts: Vec<String> =
+            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         parts.sort();
         let resolvable = all - self.unresolvable;
         let preemption = [
             (resolvable, "No preemption victims found for incoming pod"),
             (self.unresolvable, "Preemption is not helpful for scheduling"),
         ];
-        let mut victims: Vec<String> = preemption.iter().filter(|it| it.0 > 0).map(|(count, text)| format!("{count} {text}")).collect();
+        let mut victims: Vec<String> =
+            preemption.iter().filter(|it| it.0 > 0).map(|(count, text)| format!("{count} {text}")).collect();
         victims.sort();
         let message = format!(
             "0/{all} nodes are available: {}. preemption: 0/{all} nodes are available: {}.",

@@ -24,13 +24,17 @@ fn scaled(text: &str, places: i32) -> i64 {
 }
 
 fn parse(text: &str, places: i32) -> Option<i128> {
-    if let Some((number, shift)) = BINARY.iter().find_map(|(suffix, shift)| Some((text.strip_suffix(suffix)?, *shift))) {
+    if let Some((number, shift)) =
+        BINARY.iter().find_map(|(suffix, shift)| Some((text.strip_suffix(suffix)?, *shift)))
+    {
         let (digits, fraction) = digits(number)?;
         return power(digits.checked_mul(1_i128.checked_shl(shift)?)?, places - fraction);
     }
     let (number, exponent) = match text.find(['e', 'E']).filter(|at| at + 1 < text.len()) {
         Some(at) => (&text[..at], text[at + 1..].parse().ok()?),
-        None => DECIMAL.iter().find_map(|(suffix, exponent)| Some((text.strip_suffix(suffix)?, *exponent)))?,
+        None => {
+            DECIMAL.iter().find_map(|(suffix, exponent)| Some((text.strip_suffix(suffix)?, *exponent)))?
+        }
     };
     let (digits, fraction) = digits(number)?;
     power(digits, exponent + places - fraction)
@@ -46,7 +50,11 @@ fn digits(number: &str) -> Option<(i128, i32)> {
 /// `value` times 10^`exponent`, rounded up.
 fn power(value: i128, exponent: i32) -> Option<i128> {
     let factor = 10_i128.checked_pow(exponent.unsigned_abs())?;
-    if exponent >= 0 { value.checked_mul(factor) } else { Some(value.div_euclid(factor) + i128::from(value.rem_euclid(factor) != 0)) }
+    if exponent >= 0 {
+        value.checked_mul(factor)
+    } else {
+        Some(value.div_euclid(factor) + i128::from(value.rem_euclid(factor) != 0))
+    }
 }
 
 #[cfg(test)]
@@ -64,7 +72,11 @@ mod tests {
             ("1.5Gi", 1_610_612_736_000, 1_610_612_736),
             ("100n", 1, 1),
             ("2e3", 2_000_000, 2000),
-            ("1E", 1_000_000_000_000_000_000_000_i128.try_into().unwrap_or(i64::MAX), 1_000_000_000_000_000_000),
+            (
+                "1E",
+                1_000_000_000_000_000_000_000_i128.try_into().unwrap_or(i64::MAX),
+                1_000_000_000_000_000_000,
+            ),
             ("none", 0, 0),
         ] {
             let quantity = Quantity(text.into());

@@ -25,6 +25,16 @@ enum Place {
     Unschedulable { wakes: BTreeSet<ClusterEvent>, flush: Instant },
 }
 
+impl Place {
+    fn due(&self) -> Option<Instant> {
+        match self {
+            Self::Active => None,
+            Self::Backoff(at) => Some(*at),
+            Self::Unschedulable { flush, .. } => Some(*flush),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Waiting {
     info: PodInfo,
@@ -47,6 +57,8 @@ struct Order {
 pub struct Queue {
     pods: HashMap<String, Waiting>,
     active: BTreeMap<Order, String>,
+    /// When pods in back-off, and unschedulable ones, are to be tried again.
+    due: BTreeSet<(Instant, String)>,
     arrivals: u64,
 }
 
@@ -86,19 +98,17 @@ impl Queue {
     pub fn remove(&mut self, uid: &str) {
         if let Some(waiting) = self.pods.remove(uid) {
             self.active.remove(&waiting.order);
+            if let Some(at) = waiting.place.due() {
+                self.due.remove(&(at, uid.to_owned()));
+            }
         }
     }
 
     /// Takes out the next pod to try.
     pub fn next(&mut self, now: Instant) -> Next {
-        let due = |it: &Waiting| match &it.place {
-            Place::Active => None,
-            Place::Backoff(at) => Some(*at),
-            Place::Unschedulable { flush, .. } => Some(*flush),
-        };
-        let ripe: Vec<String> =
-            self.pods.iter().filter(|(_, it)| due(it).is_some_and(|at| at <= now)).map(|(uid, _)| uid.clone()).collect();
-        for uid in ripe {
+        while let Some((at, uid)) = self.due.first().cloned()
+            && at <= now
+        {
             self.activate(&uid);
         }
         if let Some((_, uid)) = self.active.pop_first()
@@ -106,31 +116,34 @@ impl Queue {
         {
             return Next::Try(waiting.info.clone());
         }
-        self.pods.values().filter_map(due).min().map_or(Next::Idle, Next::Sleep)
+        self.due.first().map_or(Next::Idle, |(at, _)| Next::Sleep(*at))
     }
 
     /// An attempt failed for a reason that time may heal.
     pub fn back_off(&mut self, uid: &str, now: Instant) {
-        if let Some(waiting) = self.pods.get_mut(uid) {
-            waiting.attempts += 1;
-            waiting.failed = Some(now);
-            waiting.place = Place::Backoff(backoff_end(waiting));
-        }
+        self.failed(uid, now, |waiting| Place::Backoff(backoff_end(waiting, now)));
     }
 
     /// No node fits: the pod waits for one of the events in `wakes`.
     pub fn park(&mut self, uid: &str, wakes: BTreeSet<ClusterEvent>, now: Instant) {
+        self.failed(uid, now, |_| Place::Unschedulable { wakes, flush: now + FLUSH_AFTER });
+    }
+
+    fn failed(&mut self, uid: &str, now: Instant, place: impl FnOnce(&Waiting) -> Place) {
         if let Some(waiting) = self.pods.get_mut(uid) {
             waiting.attempts += 1;
             waiting.failed = Some(now);
-            waiting.place = Place::Unschedulable { wakes, flush: now + FLUSH_AFTER };
+            let place = place(waiting);
+            self.set_place(uid, place);
         }
     }
 
     /// Something happened: pods that it may help are tried again, after what is left of their back-off.
     pub fn happened(&mut self, event: ClusterEvent, now: Instant) {
-        let helped = |it: &Waiting| matches!(&it.place, Place::Unschedulable { wakes, .. } if wakes.contains(&event));
-        let woken: Vec<String> = self.pods.iter().filter(|(_, it)| helped(it)).map(|(uid, _)| uid.clone()).collect();
+        let helped =
+            |it: &Waiting| matches!(&it.place, Place::Unschedulable { wakes, .. } if wakes.contains(&event));
+        let woken: Vec<String> =
+            self.pods.iter().filter(|(_, it)| helped(it)).map(|(uid, _)| uid.clone()).collect();
         for uid in woken {
             self.wake(&uid, now);
         }
@@ -147,27 +160,39 @@ impl Queue {
     }
 
     fn wake(&mut self, uid: &str, now: Instant) {
-        let Some(waiting) = self.pods.get_mut(uid) else { return };
-        let end = backoff_end(waiting);
+        let Some(waiting) = self.pods.get(uid) else { return };
+        let end = backoff_end(waiting, now);
         if end > now {
-            waiting.place = Place::Backoff(end);
+            self.set_place(uid, Place::Backoff(end));
         } else {
             self.activate(uid);
         }
     }
 
     fn activate(&mut self, uid: &str) {
-        if let Some(waiting) = self.pods.get_mut(uid) {
-            waiting.place = Place::Active;
+        self.set_place(uid, Place::Active);
+        if let Some(waiting) = self.pods.get(uid) {
             self.active.insert(waiting.order.clone(), uid.to_owned());
+        }
+    }
+
+    fn set_place(&mut self, uid: &str, place: Place) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let old = std::mem::replace(&mut waiting.place, place);
+        let new = waiting.place.due();
+        if let Some(at) = old.due() {
+            self.due.remove(&(at, uid.to_owned()));
+        }
+        if let Some(at) = new {
+            self.due.insert((at, uid.to_owned()));
         }
     }
 }
 
-fn backoff_end(waiting: &Waiting) -> Instant {
+fn backoff_end(waiting: &Waiting, now: Instant) -> Instant {
     let doublings = waiting.attempts.saturating_sub(1).min(8);
     let delay = FIRST_BACKOFF.saturating_mul(1 << doublings).min(LONGEST_BACKOFF);
-    waiting.failed.map_or_else(Instant::now, |at| at + delay)
+    waiting.failed.map_or(now, |at| at + delay)
 }
 
 #[cfg(test)]
@@ -199,7 +224,10 @@ mod tests {
         for (name, priority) in [("old", 0), ("young", 0), ("urgent", 10)] {
             queue.add(pod(name, priority), true, now);
         }
-        assert_eq!([taken(&mut queue, now), taken(&mut queue, now), taken(&mut queue, now)], ["urgent", "old", "young"]);
+        assert_eq!(
+            [taken(&mut queue, now), taken(&mut queue, now), taken(&mut queue, now)],
+            ["urgent", "old", "young"]
+        );
         assert_eq!(taken(&mut queue, now), "idle");
     }
 

@@ -126,7 +126,10 @@ mod tests {
     fn container(cpu: &str, sidecar: bool) -> Container {
         let requests = BTreeMap::from([("cpu".to_owned(), Quantity(cpu.into()))]);
         Container {
-            resources: Some(k8s_openapi::api::core::v1::ResourceRequirements { requests: Some(requests), ..Default::default() }),
+            resources: Some(k8s_openapi::api::core::v1::ResourceRequirements {
+                requests: Some(requests),
+                ..Default::default()
+            }),
             restart_policy: sidecar.then(|| "Always".into()),
             ..Container::default()
         }
@@ -134,12 +137,18 @@ mod tests {
 
     #[test]
     fn an_init_container_counts_only_as_far_as_it_exceeds_the_rest() {
-        for (init, sidecars_first, main, want) in [("3", false, "1", 3000), ("500m", false, "1", 1000), ("1", true, "1", 1250)] {
+        for (init, sidecars_first, main, want) in
+            [("3", false, "1", 3000), ("500m", false, "1", 1000), ("1", true, "1", 1250)]
+        {
             let mut inits = vec![container(init, false)];
             if sidecars_first {
                 inits.insert(0, container("250m", true));
             }
-            let spec = PodSpec { init_containers: Some(inits), containers: vec![container(main, false)], ..PodSpec::default() };
+            let spec = PodSpec {
+                init_containers: Some(inits),
+                containers: vec![container(main, false)],
+                ..PodSpec::default()
+            };
             let pod = Pod { spec: Some(spec), ..Pod::default() };
             assert_eq!(of_pod(&pod).cpu_milli, want, "init {init}, main {main}");
         }

@@ -57,7 +57,8 @@ impl Scheduler {
     pub fn pod_changed(&mut self, old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>, now: Instant) {
         let Some(pod) = new.or(old) else { return };
         let info = PodInfo::new(pod.clone());
-        let had_place = old.is_some_and(|it| !PodInfo::new(it.clone()).node_name().is_empty() && !is_finished(it));
+        let had_place =
+            old.is_some_and(|it| !PodInfo::new(it.clone()).node_name().is_empty() && !is_finished(it));
         if new.is_none() || is_finished(pod) {
             let assumed = self.snapshot.is_assumed(info.uid());
             self.snapshot.remove_pod(info.uid());
@@ -73,7 +74,8 @@ impl Scheduler {
                 self.queue.happened(ClusterEvent::PodChange, now);
             }
         } else if self.is_ours(pod) && !self.snapshot.is_assumed(info.uid()) {
-            let spec_changed = old.is_some_and(|it| it.spec != pod.spec || it.metadata.labels != pod.metadata.labels);
+            let spec_changed =
+                old.is_some_and(|it| it.spec != pod.spec || it.metadata.labels != pod.metadata.labels);
             self.queue.add(info, spec_changed, now);
         } else if pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(info.uid());
@@ -137,8 +139,9 @@ mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
-    use k8s_openapi::api::core::v1::{NodeStatus, PodSpec};
+    use k8s_openapi::api::core::v1::{NodeStatus, PodSchedulingGate, PodSpec, PodStatus};
     use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -160,7 +163,9 @@ mod tests {
 
     fn told(scheduler: &mut Scheduler, now: Instant) -> String {
         match scheduler.step(now) {
-            Step::Bind { pod, node } => format!("{} -> {node}", pod.metadata.name.as_deref().unwrap_or_default()),
+            Step::Bind { pod, node } => {
+                format!("{} -> {node}", pod.metadata.name.as_deref().unwrap_or_default())
+            }
             Step::Refuse { why, .. } => why.message,
             Step::Sleep(at) => format!("sleep {}s", (at - now).as_secs()),
             Step::Idle => "idle".into(),
@@ -197,7 +202,25 @@ mod tests {
     #[test]
     fn pods_of_other_schedulers_and_gated_or_leaving_pods_are_left_alone() {
         let (mut scheduler, now) = (Scheduler::new("mine"), Instant::now());
-        scheduler.pod_changed(None, Some(&pod("a", None)), now);
-        assert_eq!(told(&mut scheduler, now), "idle");
+        let case = |change: fn(&mut Pod)| {
+            let mut pod = Pod::clone(&pod("a", None));
+            pod.spec.get_or_insert_default().scheduler_name = Some("mine".into());
+            change(&mut pod);
+            Arc::new(pod)
+        };
+        let left_alone = [
+            case(|it| it.spec.get_or_insert_default().scheduler_name = None),
+            case(|it| {
+                it.spec.get_or_insert_default().scheduling_gates = Some(vec![PodSchedulingGate::default()])
+            }),
+            case(|it| it.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH))),
+            case(|it| it.status = Some(PodStatus { phase: Some("Failed".into()), ..PodStatus::default() })),
+        ];
+        for pod in &left_alone {
+            scheduler.pod_changed(None, Some(pod), now);
+            assert_eq!(told(&mut scheduler, now), "idle");
+        }
+        scheduler.pod_changed(None, Some(&case(|_| {})), now);
+        assert_eq!(told(&mut scheduler, now), "no nodes available to schedule pods");
     }
 }

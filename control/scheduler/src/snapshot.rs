@@ -23,7 +23,9 @@ impl HostPort {
     /// Whether both cannot be had on one node.
     pub fn clashes(&self, other: &Self) -> bool {
         const ANY: &str = "0.0.0.0";
-        self.port == other.port && self.protocol == other.protocol && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
+        self.port == other.port
+            && self.protocol == other.protocol
+            && (self.ip == other.ip || self.ip == ANY || other.ip == ANY)
     }
 }
 
@@ -74,13 +76,18 @@ impl PodInfo {
 
 fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let Some(spec) = &pod.spec else { return Vec::new() };
-    let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
+    let sidecars =
+        spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
     let ports = spec.containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
     ports
         .filter_map(|it| {
             let ip = it.host_ip.as_deref().filter(|it| !it.is_empty() && *it != "::").unwrap_or("0.0.0.0");
             let protocol = it.protocol.as_deref().unwrap_or("TCP");
-            Some(HostPort { ip: ip.into(), protocol: protocol.into(), port: it.host_port.filter(|it| *it > 0)? })
+            Some(HostPort {
+                ip: ip.into(),
+                protocol: protocol.into(),
+                port: it.host_port.filter(|it| *it > 0)?,
+            })
         })
         .collect()
 }
@@ -115,7 +122,8 @@ impl NodeInfo {
 
     /// Replaces what is known of the node itself.
     pub fn set_node(&mut self, node: Arc<Node>) {
-        let allocatable = node.status.as_ref().and_then(|it| it.allocatable.as_ref().or(it.capacity.as_ref()));
+        let allocatable =
+            node.status.as_ref().and_then(|it| it.allocatable.as_ref().or(it.capacity.as_ref()));
         self.allocatable = Resources::of(allocatable);
         self.max_pods = allocatable.and_then(|it| it.get("pods")).map_or(0, crate::quantity::units);
         self.node = Some(node);
@@ -123,7 +131,7 @@ impl NodeInfo {
 
     /// Counts a pod in.
     pub fn add_pod(&mut self, pod: PodInfo) {
-        self.remove_pod(&pod.uid().to_owned());
+        self.remove_pod(pod.uid());
         self.requested.add(&pod.requests, 1);
         self.scored.add(&pod.scored, 1);
         self.pods.insert(pod.uid().to_owned(), pod);

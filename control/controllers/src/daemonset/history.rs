@@ -34,7 +34,9 @@ fn data(spec: &DaemonSetSpec) -> Value {
 
 fn own(view: &View, set: &DaemonSet) -> Vec<Arc<ControllerRevision>> {
     let mut revisions = view.controller_revisions.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
-    revisions.retain(|it| controller_of(&it.metadata).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref()));
+    revisions.retain(|it| {
+        controller_of(&it.metadata).is_some_and(|owner| Some(&owner.uid) == set.metadata.uid.as_ref())
+    });
     revisions.sort_by_key(|it| it.revision);
     revisions
 }
@@ -47,7 +49,8 @@ pub fn keep(view: &View, set: &DaemonSet, spec: &DaemonSetSpec) -> History {
     let matching = revisions.iter().rev().find(|it| it.data.as_ref().is_some_and(|it| it.0 == wanted));
     if let Some(found) = matching {
         let hash = found.metadata.labels.as_ref().and_then(|it| it.get(HASH_LABEL)).cloned();
-        let raise = (found.revision < highest).then(|| plan::guarded_patch(&**found, json!({"revision": highest + 1})));
+        let raise = (found.revision < highest)
+            .then(|| plan::guarded_patch(&**found, json!({"revision": highest + 1})));
         return History { hash, actions: raise.into_iter().collect() };
     }
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
@@ -77,7 +80,9 @@ pub fn keep(view: &View, set: &DaemonSet, spec: &DaemonSetSpec) -> History {
 /// Deletes revisions that no pod has, beyond `revisionHistoryLimit`, oldest first.
 pub fn retire(view: &View, fleet: &Fleet<'_>) -> Vec<Action> {
     let limit = fleet.spec.revision_history_limit.and_then(|it| usize::try_from(it).ok()).unwrap_or(10);
-    let hash_of = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|it| it.get(HASH_LABEL)).cloned().unwrap_or_default();
+    let hash_of = |meta: &ObjectMeta| {
+        meta.labels.as_ref().and_then(|it| it.get(HASH_LABEL)).cloned().unwrap_or_default()
+    };
     let live: Vec<String> = fleet.pods.values().flatten().map(|it| hash_of(&it.metadata)).collect();
     let mut idle = own(view, fleet.set);
     idle.retain(|it| hash_of(&it.metadata) != fleet.hash && !live.contains(&hash_of(&it.metadata)));

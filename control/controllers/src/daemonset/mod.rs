@@ -41,7 +41,9 @@ fn of_revision(view: &View, change: &Change<ControllerRevision>) -> Vec<Key> {
 }
 
 fn of_node(view: &View, change: &Change<Node>) -> Vec<Key> {
-    let matters = |it: &Arc<Node>| (it.metadata.labels.clone(), it.spec.as_ref().map(|it| (it.taints.clone(), it.unschedulable)));
+    let matters = |it: &Arc<Node>| {
+        (it.metadata.labels.clone(), it.spec.as_ref().map(|it| (it.taints.clone(), it.unschedulable)))
+    };
     if change.old.as_ref().map(matters) == change.new.as_ref().map(matters) {
         return Vec::new();
     }
@@ -67,7 +69,10 @@ pub struct Fleet<'a> {
 impl Fleet<'_> {
     /// The pods of a node.
     pub fn on(&self, node: &Node) -> &[Arc<Pod>] {
-        self.pods.get(node.metadata.name.as_deref().unwrap_or_default()).map(Vec::as_slice).unwrap_or_default()
+        self.pods
+            .get(node.metadata.name.as_deref().unwrap_or_default())
+            .map(Vec::as_slice)
+            .unwrap_or_default()
     }
 
     /// Whether `pod` has the current template.
@@ -115,7 +120,8 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
     }
     let status = status(&fleet);
     if set.status.as_ref() != Some(&status) {
-        plan.status = Some(plan::replace_status(&DaemonSet { status: Some(status), ..DaemonSet::clone(&set) }));
+        plan.status =
+            Some(plan::replace_status(&DaemonSet { status: Some(status), ..DaemonSet::clone(&set) }));
     }
     plan
 }
@@ -137,7 +143,8 @@ fn manage(fleet: &Fleet<'_>) -> Vec<Action> {
             surplus.push(dead);
         }
         living.retain(|it| !pod::is_finished(it));
-        let (current, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = living.iter().copied().partition(|it| fleet.is_current(it));
+        let (current, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
+            living.iter().copied().partition(|it| fleet.is_current(it));
         // During a surge one old and one new pod stand side by side; beyond that the oldest of each kind stays.
         let surges = rollout::limits(fleet).1 > 0;
         if surges {
@@ -162,14 +169,22 @@ fn manage(fleet: &Fleet<'_>) -> Vec<Action> {
 }
 
 fn obituary(fleet: &Fleet<'_>, dead: &Pod, node: &Node) -> Action {
-    let (namespace, name) = (dead.metadata.namespace.as_deref().unwrap_or_default(), dead.metadata.name.as_deref().unwrap_or_default());
+    let (namespace, name) = (
+        dead.metadata.namespace.as_deref().unwrap_or_default(),
+        dead.metadata.name.as_deref().unwrap_or_default(),
+    );
     let node = node.metadata.name.as_deref().unwrap_or_default();
     let (kind, reason, word) = match pod::phase(dead) {
         "Failed" => (EventKind::Warning, "FailedDaemonPod", "failed"),
         _ => (EventKind::Normal, "SucceededDaemonPod", "succeeded"),
     };
     let rest = if word == "failed" { "will try to kill it" } else { "will try to delete it" };
-    plan::event(fleet.set, kind, reason, format!("Found {word} daemon pod {namespace}/{name} on node {node}, {rest}"))
+    plan::event(
+        fleet.set,
+        kind,
+        reason,
+        format!("Found {word} daemon pod {namespace}/{name} on node {node}, {rest}"),
+    )
 }
 
 fn announcement(fleet: &Fleet<'_>) -> Announcement {
@@ -183,7 +198,11 @@ fn announcement(fleet: &Fleet<'_>) -> Announcement {
 /// A pod for `node`.
 pub fn create(fleet: &Fleet<'_>, node: &Node) -> Action {
     let template = place::pod_template(fleet.spec, &fleet.hash);
-    let mut pod = pod::from_template(&template, fleet.set.metadata.namespace.as_deref(), controller_reference(fleet.set));
+    let mut pod = pod::from_template(
+        &template,
+        fleet.set.metadata.namespace.as_deref(),
+        controller_reference(fleet.set),
+    );
     place::aim(&mut pod, node.metadata.name.as_deref().unwrap_or_default());
     plan::create(&pod, Some(announcement(fleet)))
 }
@@ -195,12 +214,15 @@ pub fn delete(fleet: &Fleet<'_>, pods: &[&Arc<Pod>]) -> Action {
         failure: ("FailedDelete", "Error deleting: {error}"),
         ..announcement(fleet)
     };
-    Action::Concurrent(pods.iter().take(BURST).map(|it| plan::delete(&***it, Some(announce.clone()))).collect())
+    Action::Concurrent(
+        pods.iter().take(BURST).map(|it| plan::delete(&***it, Some(announce.clone()))).collect(),
+    )
 }
 
 fn status(fleet: &Fleet<'_>) -> DaemonSetStatus {
     let old = fleet.set.status.clone().unwrap_or_default();
-    let (mut desired, mut scheduled, mut misscheduled, mut ready, mut available, mut updated) = (0, 0, 0, 0, 0, 0);
+    let (mut desired, mut scheduled, mut misscheduled, mut ready, mut available, mut updated) =
+        (0, 0, 0, 0, 0, 0);
     for (node, fitness) in &fleet.nodes {
         let pods = fleet.on(node);
         if !fitness.should_start {

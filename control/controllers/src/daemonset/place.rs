@@ -33,7 +33,12 @@ const TOLERATED: [(&str, &str); 6] = [
 /// The template with the labels and tolerations that every pod of the set gets.
 pub fn pod_template(spec: &DaemonSetSpec, hash: &str) -> PodTemplateSpec {
     let mut template = spec.template.clone();
-    template.metadata.get_or_insert_default().labels.get_or_insert_default().insert(HASH_LABEL.into(), hash.to_owned());
+    template
+        .metadata
+        .get_or_insert_default()
+        .labels
+        .get_or_insert_default()
+        .insert(HASH_LABEL.into(), hash.to_owned());
     let pod = template.spec.get_or_insert_default();
     let on_host = pod.host_network == Some(true);
     let tolerations = pod.tolerations.get_or_insert_default();
@@ -61,17 +66,29 @@ pub fn fitness(template: &PodTemplateSpec, node: &Node) -> Fitness {
     }
     let tolerations = pod.spec.as_ref().and_then(|it| it.tolerations.as_deref()).unwrap_or_default();
     let taints = node.spec.as_ref().and_then(|it| it.taints.as_deref()).unwrap_or_default();
-    let repelled = |effect: &str| taints.iter().any(|it| it.effect == effect && !is_tolerated(it, tolerations));
+    let repelled =
+        |effect: &str| taints.iter().any(|it| it.effect == effect && !is_tolerated(it, tolerations));
     let may_stay = !repelled("NoExecute");
     Fitness { should_start: may_stay && !repelled("NoSchedule"), may_stay }
 }
 
 /// Ties `pod` to `node`, in place of whatever nodes its affinity required: those were checked by [`fitness`].
 pub fn aim(pod: &mut Pod, node: &str) {
-    let by_name = NodeSelectorRequirement { key: "metadata.name".into(), operator: "In".into(), values: Some(vec![node.into()]) };
+    let by_name = NodeSelectorRequirement {
+        key: "metadata.name".into(),
+        operator: "In".into(),
+        values: Some(vec![node.into()]),
+    };
     let term = NodeSelectorTerm { match_fields: Some(vec![by_name]), match_expressions: None };
-    let affinity = pod.spec.get_or_insert_default().affinity.get_or_insert_default().node_affinity.get_or_insert_default();
-    affinity.required_during_scheduling_ignored_during_execution = Some(NodeSelector { node_selector_terms: vec![term] });
+    let affinity = pod
+        .spec
+        .get_or_insert_default()
+        .affinity
+        .get_or_insert_default()
+        .node_affinity
+        .get_or_insert_default();
+    affinity.required_during_scheduling_ignored_during_execution =
+        Some(NodeSelector { node_selector_terms: vec![term] });
 }
 
 /// The node that `pod` runs on or is tied to; empty if neither.
@@ -79,7 +96,8 @@ pub fn node_of(pod: &Pod) -> &str {
     let bound = pod::node_name(pod);
     let aimed = || {
         let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
-        let terms = &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
+        let terms =
+            &affinity.required_during_scheduling_ignored_during_execution.as_ref()?.node_selector_terms;
         let field = terms.first()?.match_fields.as_ref()?.iter().find(|it| it.key == "metadata.name")?;
         field.values.as_ref()?.first().map(String::as_str)
     };

@@ -12,11 +12,13 @@ use crate::pod;
 
 /// How many nodes may be without an available pod, and how many may have two.
 pub fn limits(fleet: &Fleet<'_>) -> (usize, usize) {
-    let total = i32::try_from(fleet.nodes.iter().filter(|(_, it)| it.should_start).count()).unwrap_or(i32::MAX);
+    let total =
+        i32::try_from(fleet.nodes.iter().filter(|(_, it)| it.should_start).count()).unwrap_or(i32::MAX);
     let rolling = fleet.spec.update_strategy.as_ref().and_then(|it| it.rolling_update.as_ref());
     let count = |value: i32| usize::try_from(value).unwrap_or(0);
     let surge = rolling.and_then(|it| it.max_surge.as_ref()).map_or(0, |it| share(Some(it), total, true));
-    let unavailable = rolling.and_then(|it| it.max_unavailable.as_ref()).map_or(1, |it| share(Some(it), total, true));
+    let unavailable =
+        rolling.and_then(|it| it.max_unavailable.as_ref()).map_or(1, |it| share(Some(it), total, true));
     match (count(unavailable), count(surge)) {
         (0, 0) => (1, 0),
         limits => limits,

@@ -11,7 +11,8 @@ use crate::plan::Controller;
 const DAEMON_SETS: Controller = Controller { name: "daemonset", watches: WATCHES, plan };
 
 fn node(name: &str, taint: Option<(&str, &str)>) -> Node {
-    let taints = taint.map(|(key, effect)| vec![Taint { key: key.into(), effect: effect.into(), ..Taint::default() }]);
+    let taints =
+        taint.map(|(key, effect)| vec![Taint { key: key.into(), effect: effect.into(), ..Taint::default() }]);
     let mut meta = metadata(name);
     meta.namespace = None;
     Node { metadata: meta, spec: Some(NodeSpec { taints, ..NodeSpec::default() }), status: None }
@@ -20,7 +21,11 @@ fn node(name: &str, taint: Option<(&str, &str)>) -> Node {
 fn daemon(image: &str) -> DaemonSet {
     DaemonSet {
         metadata: metadata("agent"),
-        spec: Some(DaemonSetSpec { selector: Fixture::selector(), template: Fixture::template(image), ..DaemonSetSpec::default() }),
+        spec: Some(DaemonSetSpec {
+            selector: Fixture::selector(),
+            template: Fixture::template(image),
+            ..DaemonSetSpec::default()
+        }),
         status: None,
     }
 }
@@ -39,7 +44,11 @@ fn run_pods(cluster: &mut Cluster) {
         let node = place::node_of(&pod).to_owned();
         pod.spec.as_mut().unwrap().node_name = Some(node);
         let ready = PodCondition { type_: "Ready".into(), status: "True".into(), ..PodCondition::default() };
-        pod.status = Some(PodStatus { phase: Some("Running".into()), conditions: Some(vec![ready]), ..PodStatus::default() });
+        pod.status = Some(PodStatus {
+            phase: Some("Running".into()),
+            conditions: Some(vec![ready]),
+            ..PodStatus::default()
+        });
         cluster.add(&pod);
     }
 }
@@ -52,20 +61,28 @@ fn check(cluster: &Cluster, want: Expect) {
 
 fn pods(cluster: &Cluster) -> Vec<String> {
     let images = |it: &Arc<Pod>| it.spec.as_ref().unwrap().containers[0].image.clone().unwrap();
-    let mut all: Vec<String> = cluster.view.pods.all().iter().map(|it| format!("{} {}", place::node_of(it), images(it))).collect();
+    let mut all: Vec<String> =
+        cluster.view.pods.all().iter().map(|it| format!("{} {}", place::node_of(it), images(it))).collect();
     all.sort();
     all
 }
 
 #[test]
 fn the_revision_comes_first_then_a_pod_for_each_node_it_fits() {
-    let mut cluster = cluster(&[node("n1", None), node("n2", Some(("gpu", "NoSchedule"))), node("n3", Some(("node.kubernetes.io/not-ready", "NoExecute")))]);
+    let mut cluster = cluster(&[
+        node("n1", None),
+        node("n2", Some(("gpu", "NoSchedule"))),
+        node("n3", Some(("node.kubernetes.io/not-ready", "NoExecute"))),
+    ]);
     cluster.round(&[&DAEMON_SETS]);
     assert_eq!(cluster.view.controller_revisions.len(), 1);
-    check(&cluster, expect![[r#"
+    check(
+        &cluster,
+        expect![[r#"
         slow-start: create Pod agent-*; create Pod agent-*
         status DaemonSet agent: currentNumberScheduled=0 desiredNumberScheduled=2 numberMisscheduled=0 numberReady=0 numberUnavailable=2
-    "#]]);
+    "#]],
+    );
     cluster.settle(&[&DAEMON_SETS]);
     assert_eq!(pods(&cluster), ["n1 v1", "n3 v1"]);
 }
@@ -102,7 +119,8 @@ fn undo_gives_the_old_revision_the_highest_number() {
         run_pods(&mut cluster);
         cluster.settle(&[&DAEMON_SETS]);
     }
-    let mut numbers: Vec<i64> = cluster.view.controller_revisions.all().iter().map(|it| it.revision).collect();
+    let mut numbers: Vec<i64> =
+        cluster.view.controller_revisions.all().iter().map(|it| it.revision).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [2, 3]);
     assert_eq!(pods(&cluster), ["n1 v1"]);

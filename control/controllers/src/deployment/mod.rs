@@ -25,7 +25,8 @@ use crate::view::{View, Watch};
 use scale::Resize;
 
 /// What wakes this controller.
-pub const WATCHES: &[Watch] = &[Watch::Deployment(ownership::itself), Watch::ReplicaSet(of_replica_set), Watch::Pod(of_ended_pod)];
+pub const WATCHES: &[Watch] =
+    &[Watch::Deployment(ownership::itself), Watch::ReplicaSet(of_replica_set), Watch::Pod(of_ended_pod)];
 
 fn of_replica_set(view: &View, change: &Change<ReplicaSet>) -> Vec<Key> {
     ownership::controllers(view, change, |it: &Deployment| Some(&it.spec.as_ref()?.selector))
@@ -146,7 +147,8 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
         return status::report(&rollout, Plan::of(actions), status::Detail::Counts, context);
     }
     let plan = if is_rolling(spec) { roll(view, &rollout) } else { recreate(view, &rollout) };
-    let detail = if revision::collides(view, &rollout) { status::Detail::Collision } else { status::Detail::Progress };
+    let detail =
+        if revision::collides(view, &rollout) { status::Detail::Collision } else { status::Detail::Progress };
     status::report(&rollout, plan, detail, context)
 }
 
@@ -157,7 +159,8 @@ fn roll(view: &View, rollout: &Rollout<'_>) -> Plan {
 }
 
 fn recreate(view: &View, rollout: &Rollout<'_>) -> Plan {
-    let shrink: Vec<Resize> = rollout.old.iter().filter(|it| size(it) > 0).map(|it| Resize::to(it, 0)).collect();
+    let shrink: Vec<Resize> =
+        rollout.old.iter().filter(|it| size(it) > 0).map(|it| Resize::to(it, 0)).collect();
     if !shrink.is_empty() {
         return finish(rollout, shrink);
     }
@@ -169,7 +172,8 @@ fn recreate(view: &View, rollout: &Rollout<'_>) -> Plan {
         return Plan::await_change();
     }
     let Some(new) = &rollout.new else { return make_new(view, rollout) };
-    let resizes = if size(new) == rollout.wanted() { Vec::new() } else { vec![Resize::to(new, rollout.wanted())] };
+    let resizes =
+        if size(new) == rollout.wanted() { Vec::new() } else { vec![Resize::to(new, rollout.wanted())] };
     finish(rollout, resizes)
 }
 

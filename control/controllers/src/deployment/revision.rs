@@ -37,7 +37,11 @@ const NOT_COPIED: [&str; 6] = [
 
 /// The revision that an object's annotation names, 0 if none.
 pub fn revision(meta: &ObjectMeta) -> i64 {
-    meta.annotations.as_ref().and_then(|all| all.get(REVISION)).and_then(|text| text.parse().ok()).unwrap_or(0)
+    meta.annotations
+        .as_ref()
+        .and_then(|all| all.get(REVISION))
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Finds the new ReplicaSet among `sets`: the oldest one with the Deployment's template.
@@ -52,7 +56,10 @@ pub fn sort_out<'a>(
         age(a).cmp(&age(b)).then_with(|| a.metadata.name.cmp(&b.metadata.name))
     });
     let found = sets.iter().position(|set| {
-        set.spec.as_ref().and_then(|it| it.template.as_ref()).is_some_and(|it| same_template(it, &spec.template))
+        set.spec
+            .as_ref()
+            .and_then(|it| it.template.as_ref())
+            .is_some_and(|it| same_template(it, &spec.template))
     });
     let new = found.map(|at| sets.remove(at));
     Rollout { deployment, spec, new, old: sets, now }
@@ -64,7 +71,8 @@ fn same_template(a: &PodTemplateSpec, b: &PodTemplateSpec) -> bool {
         labels.remove(HASH_LABEL);
         labels
     };
-    let annotations = |it: &PodTemplateSpec| it.metadata.as_ref().and_then(|it| it.annotations.clone()).unwrap_or_default();
+    let annotations =
+        |it: &PodTemplateSpec| it.metadata.as_ref().and_then(|it| it.annotations.clone()).unwrap_or_default();
     a.spec == b.spec && labels(a) == labels(b) && annotations(a) == annotations(b)
 }
 
@@ -82,8 +90,10 @@ pub fn current(rollout: &Rollout<'_>) -> Option<i64> {
 pub fn missing_annotations(rollout: &Rollout<'_>, new: &ReplicaSet) -> BTreeMap<String, String> {
     let empty = BTreeMap::new();
     let have = new.metadata.annotations.as_ref().unwrap_or(&empty);
-    let mut missing: BTreeMap<String, String> =
-        inherited(rollout.deployment).filter(|(name, value)| have.get(*name) != Some(value)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut missing: BTreeMap<String, String> = inherited(rollout.deployment)
+        .filter(|(name, value)| have.get(*name) != Some(value))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
     let (old, next) = (revision(&new.metadata), next_revision(rollout));
     if old < next {
         missing.insert(REVISION.into(), next.to_string());
@@ -99,7 +109,8 @@ fn inherited(deployment: &Deployment) -> impl Iterator<Item = (&String, &String)
 }
 
 fn remember(history: Option<&String>, revision: i64) -> String {
-    let mut entries: Vec<&str> = history.map(|it| it.split(',').filter(|it| !it.is_empty()).collect()).unwrap_or_default();
+    let mut entries: Vec<&str> =
+        history.map(|it| it.split(',').filter(|it| !it.is_empty()).collect()).unwrap_or_default();
     let latest = revision.to_string();
     entries.push(&latest);
     while entries.len() > 1 && entries.iter().map(|it| it.len() + 1).sum::<usize>() > MAX_HISTORY_CHARS {
@@ -145,7 +156,8 @@ pub fn create(view: &View, rollout: &Rollout<'_>) -> Vec<Action> {
     let labels = labels.clone();
     let mut selector = rollout.spec.selector.clone();
     selector.match_labels.get_or_insert_default().insert(HASH_LABEL.into(), hash);
-    let mut annotations: BTreeMap<String, String> = inherited(rollout.deployment).map(|(k, v)| (k.clone(), v.clone())).collect();
+    let mut annotations: BTreeMap<String, String> =
+        inherited(rollout.deployment).map(|(k, v)| (k.clone(), v.clone())).collect();
     annotations.insert(REVISION.into(), next_revision(rollout).to_string());
     annotations.extend(scale::size_annotations(rollout));
     let replicas = scale::new_size(rollout, 0);
@@ -176,7 +188,9 @@ pub fn create(view: &View, rollout: &Rollout<'_>) -> Vec<Action> {
 
 /// Deletes old ReplicaSets beyond `revisionHistoryLimit`, lowest revision first, if they are empty and observed as such.
 pub fn retire(rollout: &Rollout<'_>) -> Vec<Action> {
-    let Some(limit) = rollout.spec.revision_history_limit.and_then(|it| usize::try_from(it).ok()) else { return Vec::new() };
+    let Some(limit) = rollout.spec.revision_history_limit.and_then(|it| usize::try_from(it).ok()) else {
+        return Vec::new();
+    };
     let mut old: Vec<_> = rollout.old.iter().filter(|it| it.metadata.deletion_timestamp.is_none()).collect();
     let surplus = old.len().saturating_sub(limit);
     old.sort_by_key(|it| revision(&it.metadata));

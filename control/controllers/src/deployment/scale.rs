@@ -42,7 +42,11 @@ fn annotated(set: &ReplicaSet, name: &str) -> Option<i32> {
 
 /// Whether `spec.replicas` of the Deployment changed since its ReplicaSets were sized.
 pub fn size_changed(rollout: &Rollout<'_>) -> bool {
-    rollout.all().filter(|it| size(it) > 0).filter_map(|it| annotated(it, DESIRED)).any(|desired| desired != rollout.wanted())
+    rollout
+        .all()
+        .filter(|it| size(it) > 0)
+        .filter_map(|it| annotated(it, DESIRED))
+        .any(|desired| desired != rollout.wanted())
 }
 
 /// The size that a new ReplicaSet of `current` pods may have now.
@@ -113,7 +117,9 @@ pub fn proportionally(rollout: &Rollout<'_>) -> Vec<Resize> {
 fn settle(rollout: &Rollout<'_>, resizes: Vec<Resize>) -> Vec<Resize> {
     let (surge, _) = fenceposts(rollout.spec);
     let marks = (Some(rollout.wanted()), Some(rollout.wanted() + surge));
-    let settled = |it: &Resize| size(&it.set) == it.size && (annotated(&it.set, DESIRED), annotated(&it.set, MAX)) == marks;
+    let settled = |it: &Resize| {
+        size(&it.set) == it.size && (annotated(&it.set, DESIRED), annotated(&it.set, MAX)) == marks
+    };
     resizes.into_iter().filter(|it| !settled(it)).collect()
 }
 

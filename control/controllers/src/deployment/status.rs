@@ -43,7 +43,11 @@ pub fn report(rollout: &Rollout<'_>, mut plan: Plan, detail: Detail, context: &C
     }
     let mut updated = Deployment::clone(rollout.deployment);
     if let Some(number) = revision::current(rollout).or_else(|| will_create(&plan)) {
-        updated.metadata.annotations.get_or_insert_default().insert(revision::REVISION.into(), number.to_string());
+        updated
+            .metadata
+            .annotations
+            .get_or_insert_default()
+            .insert(revision::REVISION.into(), number.to_string());
     }
     updated.status = Some(status);
     if updated != *rollout.deployment {
@@ -55,7 +59,9 @@ pub fn report(rollout: &Rollout<'_>, mut plan: Plan, detail: Detail, context: &C
 /// The revision of the ReplicaSet that `plan` creates.
 fn will_create(plan: &Plan) -> Option<i64> {
     plan.actions.iter().find_map(|it| match it {
-        plan::Action::Create { object, .. } => object["metadata"]["annotations"][revision::REVISION].as_str()?.parse().ok(),
+        plan::Action::Create { object, .. } => {
+            object["metadata"]["annotations"][revision::REVISION].as_str()?.parse().ok()
+        }
         _ => None,
     })
 }
@@ -77,10 +83,14 @@ pub fn counts(rollout: &Rollout<'_>) -> DeploymentStatus {
         observed_generation: rollout.deployment.metadata.generation,
         replicas: positive(sum(rollout, actual)),
         updated_replicas: positive(rollout.new.as_deref().map_or(0, actual)),
-        ready_replicas: positive(sum(rollout, |it| it.status.as_ref().and_then(|it| it.ready_replicas).unwrap_or(0))),
+        ready_replicas: positive(sum(rollout, |it| {
+            it.status.as_ref().and_then(|it| it.ready_replicas).unwrap_or(0)
+        })),
         available_replicas: positive(available),
         unavailable_replicas: positive(sum(rollout, size) - available),
-        terminating_replicas: Some(sum(rollout, |it| it.status.as_ref().and_then(|it| it.terminating_replicas).unwrap_or(0))),
+        terminating_replicas: Some(sum(rollout, |it| {
+            it.status.as_ref().and_then(|it| it.terminating_replicas).unwrap_or(0)
+        })),
         collision_count: old.collision_count,
         conditions: old.conditions,
     };
@@ -108,7 +118,14 @@ fn find<'a>(status: &'a DeploymentStatus, name: &str) -> Option<&'a DeploymentCo
 }
 
 /// Sets a condition unless status and reason are those it has; the transition time moves with the status alone.
-fn set(status: &mut DeploymentStatus, rollout: &Rollout<'_>, name: &str, value: &str, reason: &str, message: String) {
+fn set(
+    status: &mut DeploymentStatus,
+    rollout: &Rollout<'_>,
+    name: &str,
+    value: &str,
+    reason: &str,
+    message: String,
+) {
     let old = find(status, name);
     if old.is_some_and(|it| it.status == value && it.reason.as_deref() == Some(reason)) {
         return;
@@ -156,7 +173,9 @@ fn progress(rollout: &Rollout<'_>, status: &mut DeploymentStatus, plan: &Plan, c
         remove(status, PROGRESSING);
         return;
     }
-    if let Some((name, error)) = rollout.new.is_none().then(|| revision::new_name(rollout).0).zip(context.failure) {
+    if let Some((name, error)) =
+        rollout.new.is_none().then(|| revision::new_name(rollout).0).zip(context.failure)
+    {
         let text = format!("Failed to create new replica set \"{name}\": {error}");
         return set(status, rollout, PROGRESSING, "False", "ReplicaSetCreateError", text);
     }
@@ -173,11 +192,20 @@ fn progress(rollout: &Rollout<'_>, status: &mut DeploymentStatus, plan: &Plan, c
         set(status, rollout, PROGRESSING, "True", "FoundNewReplicaSet", text);
     }
     let known = find(status, PROGRESSING);
-    if status.replicas == status.updated_replicas && known.is_some_and(|it| it.reason.as_deref() == Some(NEW_SET_AVAILABLE)) {
+    if status.replicas == status.updated_replicas
+        && known.is_some_and(|it| it.reason.as_deref() == Some(NEW_SET_AVAILABLE))
+    {
         return;
     }
     if is_complete(rollout, status) {
-        set(status, rollout, PROGRESSING, "True", NEW_SET_AVAILABLE, format!("{subject} has successfully progressed."));
+        set(
+            status,
+            rollout,
+            PROGRESSING,
+            "True",
+            NEW_SET_AVAILABLE,
+            format!("{subject} has successfully progressed."),
+        );
     } else if moves(rollout, status) {
         // Each step forward restarts the deadline, so the condition is renewed even when its text stays.
         let since = known.filter(|it| it.status == "True").and_then(|it| it.last_transition_time.clone());
@@ -187,7 +215,14 @@ fn progress(rollout: &Rollout<'_>, status: &mut DeploymentStatus, plan: &Plan, c
             last.last_transition_time = Some(since);
         }
     } else if is_overdue(rollout, status) {
-        set(status, rollout, PROGRESSING, "False", TIMED_OUT, format!("{subject} has timed out progressing."));
+        set(
+            status,
+            rollout,
+            PROGRESSING,
+            "False",
+            TIMED_OUT,
+            format!("{subject} has timed out progressing."),
+        );
     }
 }
 
@@ -229,11 +264,17 @@ fn deadline(rollout: &Rollout<'_>, status: &DeploymentStatus) -> Option<Duration
 /// Passes on why a ReplicaSet cannot have its pods: the new one's reason if it has one, else any.
 fn replica_failure(rollout: &Rollout<'_>, status: &mut DeploymentStatus) {
     let failure = rollout.new.iter().chain(&rollout.old).find_map(|set| {
-        set.status.as_ref()?.conditions.as_ref()?.iter().find(|it| it.type_ == REPLICA_FAILURE && it.status == "True")
+        set.status
+            .as_ref()?
+            .conditions
+            .as_ref()?
+            .iter()
+            .find(|it| it.type_ == REPLICA_FAILURE && it.status == "True")
     });
     match failure {
         Some(it) => {
-            let (reason, message) = (it.reason.clone().unwrap_or_default(), it.message.clone().unwrap_or_default());
+            let (reason, message) =
+                (it.reason.clone().unwrap_or_default(), it.message.clone().unwrap_or_default());
             set(status, rollout, REPLICA_FAILURE, "True", &reason, message);
         }
         None => remove(status, REPLICA_FAILURE),

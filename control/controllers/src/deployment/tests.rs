@@ -14,7 +14,8 @@ use crate::plan::Controller;
 use crate::replicaset;
 
 const DEPLOYMENTS: Controller = Controller { name: "deployment", watches: WATCHES, plan };
-const REPLICA_SETS: Controller = Controller { name: "replicaset", watches: replicaset::WATCHES, plan: replicaset::plan };
+const REPLICA_SETS: Controller =
+    Controller { name: "replicaset", watches: replicaset::WATCHES, plan: replicaset::plan };
 
 fn planned(cluster: &Cluster) -> String {
     let settings = settings();
@@ -60,7 +61,9 @@ fn edit(cluster: &mut Cluster, change: impl FnOnce(&mut Deployment)) {
 fn sets(cluster: &Cluster) -> String {
     let mut sets = cluster.view.replica_sets.all();
     sets.sort_by_key(|it| revision::revision(&it.metadata));
-    let line = |it: &std::sync::Arc<ReplicaSet>| format!("revision {}: {}/{}", revision::revision(&it.metadata), available(it), size(it));
+    let line = |it: &std::sync::Arc<ReplicaSet>| {
+        format!("revision {}: {}/{}", revision::revision(&it.metadata), available(it), size(it))
+    };
     sets.iter().map(line).collect::<Vec<_>>().join(", ")
 }
 
@@ -68,7 +71,13 @@ fn conditions(cluster: &Cluster) -> String {
     let deployment = cluster.view.deployments.get("default", "web").unwrap();
     let status = deployment.status.clone().unwrap_or_default();
     let line = |it: &k8s_openapi::api::apps::v1::DeploymentCondition| {
-        format!("{}={}/{} {}", it.type_, it.status, it.reason.as_deref().unwrap_or_default(), it.message.as_deref().unwrap_or_default())
+        format!(
+            "{}={}/{} {}",
+            it.type_,
+            it.status,
+            it.reason.as_deref().unwrap_or_default(),
+            it.message.as_deref().unwrap_or_default()
+        )
     };
     status.conditions.iter().flatten().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -151,7 +160,8 @@ fn a_paused_deployment_scales_but_does_not_roll() {
 fn recreate_ends_all_old_pods_before_it_makes_new_ones() {
     let mut cluster = web(3);
     edit(&mut cluster, |it| {
-        it.spec.as_mut().unwrap().strategy = Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None });
+        it.spec.as_mut().unwrap().strategy =
+            Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None });
     });
     settle(&mut cluster);
     edit(&mut cluster, |it| it.spec.as_mut().unwrap().template = Fixture::template("v2"));
@@ -169,7 +179,11 @@ fn a_rollout_that_stands_still_passes_its_deadline() {
     cluster.settle(&[&DEPLOYMENTS, &REPLICA_SETS]);
     cluster.now = NOW + jiff::SignedDuration::from_secs(700);
     cluster.settle(&[&DEPLOYMENTS, &REPLICA_SETS]);
-    assert!(conditions(&cluster).contains("Progressing=False/ProgressDeadlineExceeded"), "{}", conditions(&cluster));
+    assert!(
+        conditions(&cluster).contains("Progressing=False/ProgressDeadlineExceeded"),
+        "{}",
+        conditions(&cluster)
+    );
 }
 
 #[test]
@@ -185,11 +199,15 @@ fn scaling_in_the_middle_of_a_rollout_shares_in_proportion() {
 }
 
 fn check_fenceposts(replicas: i32, surge: &str, unavailable: &str, want: Expect) {
-    let value = |text: &str| Some(text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int));
+    let value =
+        |text: &str| Some(text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int));
     let mut deployment = Fixture::deployment("web", replicas, "v1");
     deployment.spec.as_mut().unwrap().strategy = Some(DeploymentStrategy {
         type_: None,
-        rolling_update: Some(RollingUpdateDeployment { max_surge: value(surge), max_unavailable: value(unavailable) }),
+        rolling_update: Some(RollingUpdateDeployment {
+            max_surge: value(surge),
+            max_unavailable: value(unavailable),
+        }),
     });
     want.assert_eq(&format!("{:?}", fenceposts(deployment.spec.as_ref().unwrap())));
 }

@@ -63,7 +63,8 @@ pub fn groups(view: &View, service: &Service) -> Groups {
     }
     let mut groups = Groups::new();
     for pod in view.pods.in_namespace(namespace) {
-        if pod::is_finished(&pod) || !selector::selects(spec.selector.as_ref(), pod.metadata.labels.as_ref()) {
+        if pod::is_finished(&pod) || !selector::selects(spec.selector.as_ref(), pod.metadata.labels.as_ref())
+        {
             continue;
         }
         let ports = ports(service, &pod);
@@ -93,7 +94,9 @@ pub fn triggered(view: &View, service: &Service) -> Option<Timestamp> {
         let grace = pod.metadata.deletion_grace_period_seconds.unwrap_or(0);
         pod.metadata.deletion_timestamp.as_ref().map(|it| it.0 - jiff::SignedDuration::from_secs(grace))
     };
-    let turned = |pod: &Pod| pod::condition(pod, "Ready").and_then(|it| it.last_transition_time.as_ref()).map(|it| it.0);
+    let turned = |pod: &Pod| {
+        pod::condition(pod, "Ready").and_then(|it| it.last_transition_time.as_ref()).map(|it| it.0)
+    };
     let pods = view.pods.in_namespace(service.metadata.namespace.as_deref().unwrap_or_default());
     let selected = pods.iter().filter(|it| selector::selects(selector, it.metadata.labels.as_ref()));
     selected.flat_map(|it| [left(it), turned(it)]).flatten().max()
@@ -128,8 +131,13 @@ fn target_port(port: &ServicePort, protocol: &str, pod: &Pod) -> Option<i32> {
         Some(IntOrString::Int(number)) => Some(*number),
         Some(IntOrString::String(name)) => {
             let spec = pod.spec.as_ref()?;
-            let sidecars = spec.init_containers.iter().flatten().filter(|it| it.restart_policy.as_deref() == Some("Always"));
-            let mut declared = spec.containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
+            let sidecars = spec
+                .init_containers
+                .iter()
+                .flatten()
+                .filter(|it| it.restart_policy.as_deref() == Some("Always"));
+            let mut declared =
+                spec.containers.iter().chain(sidecars).flat_map(|it| it.ports.iter().flatten());
             let named = declared.find(|it| {
                 it.name.as_ref() == Some(name) && it.protocol.as_deref().unwrap_or("TCP") == protocol
             })?;

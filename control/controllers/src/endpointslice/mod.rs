@@ -7,6 +7,7 @@
 pub mod desired;
 pub mod pack;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -20,7 +21,8 @@ use crate::table::{Change, Key};
 use crate::view::{View, Watch};
 
 /// What wakes this controller.
-pub const WATCHES: &[Watch] = &[Watch::Service(ownership::itself), Watch::EndpointSlice(of_slice), Watch::Pod(of_pod)];
+pub const WATCHES: &[Watch] =
+    &[Watch::Service(ownership::itself), Watch::EndpointSlice(of_slice), Watch::Pod(of_pod)];
 
 /// Label: who writes a slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
@@ -48,12 +50,19 @@ pub fn of_pod(view: &View, change: &Change<Pod>) -> Vec<Key> {
     {
         return Vec::new();
     }
-    let Some(namespace) = change.latest().and_then(|it| it.metadata.namespace.clone()) else { return Vec::new() };
+    let Some(namespace) = change.latest().and_then(|it| it.metadata.namespace.clone()) else {
+        return Vec::new();
+    };
     let selected = |service: &Arc<Service>| {
         let wanted = service.spec.as_ref().and_then(|it| it.selector.as_ref());
         change.states().any(|it| selector::selects(wanted, it.metadata.labels.as_ref()))
     };
-    view.services.in_namespace(&namespace).iter().filter(|it| selected(it)).map(|it| Key::of(&it.metadata)).collect()
+    view.services
+        .in_namespace(&namespace)
+        .iter()
+        .filter(|it| selected(it))
+        .map(|it| Key::of(&it.metadata))
+        .collect()
 }
 
 fn same_endpoint(old: &Pod, new: &Pod) -> bool {
@@ -75,12 +84,17 @@ pub fn plan(view: &View, key: &Key, _: &Context<'_>) -> Plan {
     if service.metadata.deletion_timestamp.is_some() {
         return Plan::await_change();
     }
-    let slices = view.endpoint_slices.indexed(&key.name).into_iter().filter(|it| is_ours(it, &key.namespace)).collect::<Vec<_>>();
+    let slices = view
+        .endpoint_slices
+        .indexed(&key.name)
+        .into_iter()
+        .filter(|it| is_ours(it, &key.namespace))
+        .collect::<Vec<_>>();
     let Some(spec) = service.spec.as_ref() else { return Plan::await_change() };
     if spec.type_.as_deref() == Some("ExternalName") {
         return Plan::of(slices.iter().map(|it| plan::delete(&**it, None)).collect());
     }
-    if spec.selector.as_ref().is_none_or(|it| it.is_empty()) {
+    if spec.selector.as_ref().is_none_or(BTreeMap::is_empty) {
         return Plan::await_change();
     }
     let groups = desired::groups(view, &service);

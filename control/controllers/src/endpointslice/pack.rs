@@ -30,7 +30,12 @@ struct Draft {
 }
 
 /// The writes that turn `slices` into `groups`.
-pub fn pack(service: &Service, slices: &[Arc<EndpointSlice>], groups: Groups, triggered: Option<Timestamp>) -> Vec<Action> {
+pub fn pack(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    groups: Groups,
+    triggered: Option<Timestamp>,
+) -> Vec<Action> {
     let mut by_shape: BTreeMap<Shape, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     for slice in slices {
         let shape = Shape::of(&slice.address_type, slice.ports.as_ref());
@@ -56,7 +61,8 @@ pub fn pack(service: &Service, slices: &[Arc<EndpointSlice>], groups: Groups, tr
             draft.existing = Some(idle.remove(at));
         }
     }
-    let mut actions: Vec<Action> = wanted.into_iter().filter_map(|it| write(service, it, triggered)).collect();
+    let mut actions: Vec<Action> =
+        wanted.into_iter().filter_map(|it| write(service, it, triggered)).collect();
     actions.extend(idle.iter().map(|it| plan::delete(&**it, None)));
     actions
 }
@@ -73,7 +79,8 @@ fn fill(shape: Shape, endpoints: Vec<Endpoint>, existing: Vec<Arc<EndpointSlice>
     let mut drafts: Vec<Draft> = existing
         .into_iter()
         .map(|slice| {
-            let kept: Vec<Endpoint> = slice.endpoints.iter().filter_map(|it| left.remove(identity(it)?)).collect();
+            let kept: Vec<Endpoint> =
+                slice.endpoints.iter().filter_map(|it| left.remove(identity(it)?)).collect();
             let changed = slice.endpoints != kept;
             Draft { existing: Some(slice), shape: shape.clone(), endpoints: kept, changed }
         })
@@ -94,7 +101,12 @@ fn fill(shape: Shape, endpoints: Vec<Endpoint>, existing: Vec<Arc<EndpointSlice>
         draft.endpoints.extend(part);
         draft.changed = true;
     }
-    let fresh = |endpoints: &[Endpoint]| Draft { existing: None, shape: shape.clone(), endpoints: endpoints.to_vec(), changed: true };
+    let fresh = |endpoints: &[Endpoint]| Draft {
+        existing: None,
+        shape: shape.clone(),
+        endpoints: endpoints.to_vec(),
+        changed: true,
+    };
     drafts.extend(rest.chunks(MAX_ENDPOINTS).map(fresh));
     if is_placeholder && drafts.is_empty() {
         drafts.push(fresh(&[]));
@@ -104,7 +116,10 @@ fn fill(shape: Shape, endpoints: Vec<Endpoint>, existing: Vec<Arc<EndpointSlice>
 
 fn write(service: &Service, draft: Draft, triggered: Option<Timestamp>) -> Option<Action> {
     let labels = labels(service);
-    let reused = draft.existing.as_ref().is_some_and(|it| Shape::of(&it.address_type, it.ports.as_ref()) != draft.shape);
+    let reused = draft
+        .existing
+        .as_ref()
+        .is_some_and(|it| Shape::of(&it.address_type, it.ports.as_ref()) != draft.shape);
     let relabelled = draft.existing.as_ref().is_some_and(|it| it.metadata.labels.as_ref() != Some(&labels));
     if !(draft.changed || reused || relabelled) {
         return None;

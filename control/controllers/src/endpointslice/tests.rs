@@ -39,7 +39,8 @@ fn run(cluster: &mut Cluster) -> usize {
 fn slices(cluster: &Cluster) -> String {
     let mut text = String::new();
     for slice in cluster.view.endpoint_slices.all() {
-        let ports: Vec<String> = slice.ports.iter().flatten().map(|it| it.port.unwrap().to_string()).collect();
+        let ports: Vec<String> =
+            slice.ports.iter().flatten().map(|it| it.port.unwrap().to_string()).collect();
         text += &format!("{} [{}]", slice.address_type, ports.join(","));
         for endpoint in &slice.endpoints {
             let conditions = endpoint.conditions.clone().unwrap();
@@ -70,7 +71,13 @@ fn check(service: Service, pods: &[&str], want: Expect) {
 fn both_families_and_all_three_conditions() {
     check(
         service(&["IPv4", "IPv6"]),
-        &["a n1 Ready 5m", "b n2 Running 1m", "c n2 Ready 1m terminating", "d - Pending 1s", "e n1 Failed 1m"],
+        &[
+            "a n1 Ready 5m",
+            "b n2 Running 1m",
+            "c n2 Ready 1m terminating",
+            "d - Pending 1s",
+            "e n1 Failed 1m",
+        ],
         expect![[r#"
             IPv4 [8080] 10.0.0.97=rs 10.0.0.98= 10.0.0.99=st
             IPv6 [8080] fd00::97=rs fd00::98= fd00::99=st
@@ -80,18 +87,26 @@ fn both_families_and_all_three_conditions() {
 
 #[test]
 fn without_endpoints_there_is_one_empty_slice() {
-    check(service(&["IPv4"]), &[], expect![[r#"
+    check(
+        service(&["IPv4"]),
+        &[],
+        expect![[r#"
         IPv4 []
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn publish_not_ready_addresses_makes_all_ready() {
     let mut it = service(&["IPv4"]);
     it.spec.as_mut().unwrap().publish_not_ready_addresses = Some(true);
-    check(it, &["a n1 Running 1s"], expect![[r#"
+    check(
+        it,
+        &["a n1 Running 1s"],
+        expect![[r#"
         IPv4 [8080] 10.0.0.97=r
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -131,7 +146,8 @@ fn no_slice_holds_more_than_a_hundred_and_a_loss_touches_one() {
     cluster.add(&service(&["IPv4"]));
     (0..250).for_each(|it| cluster.add(&pod_line(&format!("p{it} n1 Ready 1m"), None)));
     run(&mut cluster);
-    let mut sizes: Vec<usize> = cluster.view.endpoint_slices.all().iter().map(|it| it.endpoints.len()).collect();
+    let mut sizes: Vec<usize> =
+        cluster.view.endpoint_slices.all().iter().map(|it| it.endpoints.len()).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [50, 100, 100]);
     let pod = cluster.view.pods.get("default", "p17").unwrap();

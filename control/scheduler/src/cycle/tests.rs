@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use expect_test::{Expect, expect};
 use k8s_openapi::api::core::v1::{
-    Container, ContainerPort, Node, NodeSpec, NodeStatus, Pod, PodSpec, ResourceRequirements, Taint, Toleration,
+    Container, ContainerPort, Node, NodeSpec, NodeStatus, Pod, PodSpec, ResourceRequirements, Taint,
+    Toleration,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -47,21 +48,30 @@ fn pod(line: &str) -> PodInfo {
     let words: Vec<&str> = line.split_whitespace().collect();
     let value = |name: &str| words.iter().find_map(|it| it.strip_prefix(name)?.strip_prefix('='));
     let requests = quantities(&[("cpu", words[1]), ("memory", words[2])]);
-    let port = |text: &str| vec![ContainerPort { host_port: text.parse().ok(), container_port: 80, ..ContainerPort::default() }];
+    let port = |text: &str| {
+        vec![ContainerPort { host_port: text.parse().ok(), container_port: 80, ..ContainerPort::default() }]
+    };
     let mut pod = Pod::default();
     pod.metadata.uid = Some(words[0].into());
-    pod.metadata.owner_references = value("owner")
-        .map(|uid| vec![OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() }]);
+    pod.metadata.owner_references = value("owner").map(|uid| {
+        vec![OwnerReference { uid: uid.into(), controller: Some(true), ..OwnerReference::default() }]
+    });
     pod.spec = Some(PodSpec {
         containers: vec![Container {
             resources: Some(ResourceRequirements { requests, ..ResourceRequirements::default() }),
             ports: value("port").map(port),
             ..Container::default()
         }],
-        node_selector: value("select").and_then(|it| it.split_once(':')).map(|(k, v)| BTreeMap::from([(k.into(), v.into())])),
+        node_selector: value("select")
+            .and_then(|it| it.split_once(':'))
+            .map(|(k, v)| BTreeMap::from([(k.into(), v.into())])),
         node_name: value("on").map(Into::into),
         tolerations: value("tolerates").map(|key| {
-            vec![Toleration { key: Some(key.into()), operator: Some("Exists".into()), ..Toleration::default() }]
+            vec![Toleration {
+                key: Some(key.into()),
+                operator: Some("Exists".into()),
+                ..Toleration::default()
+            }]
         }),
         ..PodSpec::default()
     });
@@ -85,7 +95,9 @@ fn every_node_says_why_it_refuses() {
         &["n1 1 1Gi", "n2 4 4Gi cordoned", "n3 4 4Gi taint=gpu:NoSchedule", "n4 4 4Gi pods=0"],
         &[],
         "p 2 1Gi",
-        expect!["0/4 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. preemption: 0/4 nodes are available: 1 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling."],
+        expect![
+            "0/4 nodes are available: 1 Insufficient cpu, 1 Too many pods, 1 node(s) had untolerated taint(s), 1 node(s) were unschedulable. preemption: 0/4 nodes are available: 1 No preemption victims found for incoming pod, 3 Preemption is not helpful for scheduling."
+        ],
     );
 }
 
@@ -102,7 +114,9 @@ fn used_resources_and_ports_count() {
         &["n1 2 4Gi"],
         &["a 0 0 on=n1 port=80"],
         "p 0 0 port=80",
-        expect!["0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."],
+        expect![
+            "0/1 nodes are available: 1 node(s) didn't have free ports for the requested pod ports. preemption: 0/1 nodes are available: 1 No preemption victims found for incoming pod."
+        ],
     );
 }
 

@@ -16,7 +16,9 @@ impl Score for LeastAllocated {
     }
 
     fn score(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let free = |used: i64, total: i64| if total <= 0 || used > total { 0 } else { (total - used) * MAX_SCORE / total };
+        let free = |used: i64, total: i64| {
+            if total <= 0 || used > total { 0 } else { (total - used) * MAX_SCORE / total }
+        };
         let cpu = free(node.scored.cpu_milli + pod.scored.cpu_milli, node.allocatable.cpu_milli);
         let memory = free(node.scored.memory_bytes + pod.scored.memory_bytes, node.allocatable.memory_bytes);
         (cpu + memory) / 2

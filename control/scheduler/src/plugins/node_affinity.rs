@@ -33,9 +33,14 @@ pub fn term_matches(term: &NodeSelectorTerm, node: &Node) -> bool {
     if labels.is_empty() && fields.is_empty() {
         return false;
     }
-    let label = |it: &NodeSelectorRequirement| node.metadata.labels.as_ref().and_then(|all| all.get(&it.key)).map(String::as_str);
-    let field = |it: &NodeSelectorRequirement| if it.key == "metadata.name" { node.metadata.name.as_deref() } else { None };
-    labels.iter().all(|it| requirement_holds(it, label(it))) && fields.iter().all(|it| requirement_holds(it, field(it)))
+    let label = |it: &NodeSelectorRequirement| {
+        node.metadata.labels.as_ref().and_then(|all| all.get(&it.key)).map(String::as_str)
+    };
+    let field = |it: &NodeSelectorRequirement| {
+        if it.key == "metadata.name" { node.metadata.name.as_deref() } else { None }
+    };
+    labels.iter().all(|it| requirement_holds(it, label(it)))
+        && fields.iter().all(|it| requirement_holds(it, field(it)))
 }
 
 fn requirement_holds(wanted: &NodeSelectorRequirement, value: Option<&str>) -> bool {
@@ -80,10 +85,20 @@ impl Score for NodeAffinity {
     }
 
     fn score(&self, pod: &PodInfo, node: &NodeInfo) -> i64 {
-        let affinity = pod.pod.spec.as_ref().and_then(|it| it.affinity.as_ref()).and_then(|it| it.node_affinity.as_ref());
+        let affinity = pod
+            .pod
+            .spec
+            .as_ref()
+            .and_then(|it| it.affinity.as_ref())
+            .and_then(|it| it.node_affinity.as_ref());
         let terms = affinity.and_then(|it| it.preferred_during_scheduling_ignored_during_execution.as_ref());
         let Some(node) = &node.node else { return 0 };
-        terms.into_iter().flatten().filter(|it| term_matches(&it.preference, node)).map(|it| i64::from(it.weight)).sum()
+        terms
+            .into_iter()
+            .flatten()
+            .filter(|it| term_matches(&it.preference, node))
+            .map(|it| i64::from(it.weight))
+            .sum()
     }
 
     fn normalize(&self, scores: &mut [i64]) {
@@ -99,7 +114,8 @@ mod tests {
     fn operators_compare_as_upstream_does() {
         let mut node = Node::default();
         node.metadata.name = Some("n1".into());
-        node.metadata.labels = Some(BTreeMap::from([("zone".into(), "a".into()), ("cores".into(), "8".into())]));
+        node.metadata.labels =
+            Some(BTreeMap::from([("zone".into(), "a".into()), ("cores".into(), "8".into())]));
         for (key, operator, values, want) in [
             ("zone", "In", &["a", "b"][..], true),
             ("zone", "NotIn", &["a"], false),

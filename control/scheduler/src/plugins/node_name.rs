@@ -18,6 +18,10 @@ impl Filter for NodeName {
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Fit {
         let wanted = pod.node_name();
-        if wanted.is_empty() || wanted == node.name() { Fit::Yes } else { Fit::never("node(s) didn't match the requested node name") }
+        if wanted.is_empty() || wanted == node.name() {
+            Fit::Yes
+        } else {
+            Fit::never("node(s) didn't match the requested node name")
+        }
     }
 }

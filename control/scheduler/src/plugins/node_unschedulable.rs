@@ -23,9 +23,14 @@ impl Filter for NodeUnschedulable {
     }
 
     fn filter(&self, pod: &PodInfo, node: &NodeInfo) -> Fit {
-        let cordoned = node.node.as_ref().and_then(|it| it.spec.as_ref()).and_then(|it| it.unschedulable) == Some(true);
+        let cordoned =
+            node.node.as_ref().and_then(|it| it.spec.as_ref()).and_then(|it| it.unschedulable) == Some(true);
         let taint = Taint { key: TAINT.into(), effect: "NoSchedule".into(), ..Taint::default() };
         let tolerations = pod.pod.spec.as_ref().and_then(|it| it.tolerations.as_deref()).unwrap_or_default();
-        if !cordoned || is_tolerated(&taint, tolerations) { Fit::Yes } else { Fit::never("node(s) were unschedulable") }
+        if !cordoned || is_tolerated(&taint, tolerations) {
+            Fit::Yes
+        } else {
+            Fit::never("node(s) were unschedulable")
+        }
     }
 }

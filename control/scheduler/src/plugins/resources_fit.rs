@@ -29,7 +29,12 @@ impl Filter for NodeResourcesFit {
             }
         };
         check("cpu", pod.requests.cpu_milli, node.requested.cpu_milli, node.allocatable.cpu_milli);
-        check("memory", pod.requests.memory_bytes, node.requested.memory_bytes, node.allocatable.memory_bytes);
+        check(
+            "memory",
+            pod.requests.memory_bytes,
+            node.requested.memory_bytes,
+            node.allocatable.memory_bytes,
+        );
         for (name, wanted) in &pod.requests.others {
             let amount = |of: &crate::resources::Resources| of.others.get(name).copied().unwrap_or(0);
             check(name, *wanted, amount(&node.requested), amount(&node.allocatable));

@@ -18,7 +18,11 @@ pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     }
     match toleration.operator.as_deref().unwrap_or("Equal") {
         "Exists" => true,
-        "Equal" | "" => !key.is_empty() && toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default(),
+        "Equal" | "" => {
+            !key.is_empty()
+                && toleration.value.as_deref().unwrap_or_default()
+                    == taint.value.as_deref().unwrap_or_default()
+        }
         _ => false,
     }
 }
@@ -92,10 +96,16 @@ mod tests {
             ("- Equal 1 -", false),
             ("b Exists - -", false),
         ] {
-            let words: Vec<Option<String>> = text.split(' ').map(|it| (it != "-").then(|| it.to_owned())).collect();
+            let words: Vec<Option<String>> =
+                text.split(' ').map(|it| (it != "-").then(|| it.to_owned())).collect();
             let [key, operator, value, effect] = words.try_into().unwrap_or_default();
             let toleration = Toleration { key, operator, value, effect, toleration_seconds: None };
-            let taint = Taint { key: "a".into(), value: Some("1".into()), effect: "NoExecute".into(), time_added: None };
+            let taint = Taint {
+                key: "a".into(),
+                value: Some("1".into()),
+                effect: "NoExecute".into(),
+                time_added: None,
+            };
             assert_eq!(tolerates(&toleration, &taint), want, "{text}");
         }
     }
