@@ -1,10 +1,11 @@
 //! What objects look like: compact tables of all types that the registry's rows reach.
 //!
 //! Built once, on first use, from k8s-openapi's schemas (names, types, required fields) and a table of our own for how lists and maps
-//! merge ([`merge`]). Decoding, strategic merge and protobuf read these tables; descriptions are left out here and only made again
+//! merge ([`merge`]) and for how Go writes zeros (`go`). Decoding, strategic merge and protobuf read these tables; descriptions are left out here and only made again
 //! for the OpenAPI documents.
 
 mod build;
+mod go;
 pub mod merge;
 mod roots;
 
@@ -78,6 +79,10 @@ pub struct Field {
     pub required: bool,
     /// How two values of it merge.
     pub merge: Merge,
+    /// A zero or empty value is the same as none and is left out.
+    pub omit_zero: bool,
+    /// The named Go type of the scalar, or of the list's or map's elements: `v1.RestartPolicy`.
+    pub go_name: Option<&'static str>,
 }
 
 impl Type {

@@ -1,4 +1,4 @@
-//! Walks a value along the schema: drops what is unknown or null, and refuses what has the wrong type, in the words of Go's JSON decoder.
+//! Walks a value along the schema: drops what is unknown, null or a zero that Go leaves out, and refuses what has the wrong type, in the words of Go's JSON decoder.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -63,17 +63,20 @@ impl Walk {
                 text.push_str(key);
             }
             match field {
-                Some(field) => self.value(value, &field.shape, of.short_name()),
+                Some(field) => {
+                    let holder = Holder { of: of.short_name(), go_name: field.go_name };
+                    self.value(value, &field.shape, &holder);
+                }
                 None => self.unknown.push(format!("unknown field {}", quote(&self.path))),
             }
             self.path.truncate(path);
             self.field_path.truncate(field_path);
-            field.is_some()
+            field.is_some_and(|field| !(field.omit_zero && is_zero(value)))
         });
     }
 
-    /// Conforms one value; `holder` is the Go struct whose field it belongs to.
-    fn value(&mut self, value: &mut Value, shape: &Shape, holder: &str) {
+    /// Conforms one value of the field that `holder` tells.
+    fn value(&mut self, value: &mut Value, shape: &Shape, holder: &Holder<'_>) {
         match (shape, &mut *value) {
             (Shape::Any, _)
             | (Shape::String, Value::String(_))
@@ -108,7 +111,7 @@ impl Walk {
         }
     }
 
-    fn element(&mut self, element: &mut Value, shape: &Shape, holder: &str, step: &str) {
+    fn element(&mut self, element: &mut Value, shape: &Shape, holder: &Holder<'_>, step: &str) {
         if element.is_null() {
             *element = zero(shape);
             return;
@@ -119,17 +122,37 @@ impl Walk {
         self.path.truncate(length);
     }
 
-    fn wrong_type(&mut self, what: &str, shape: &Shape, holder: &str) {
+    fn wrong_type(&mut self, what: &str, shape: &Shape, holder: &Holder<'_>) {
+        let go_type = go_type(shape, holder.go_name);
         let message = format!(
-            "json: cannot unmarshal {what} into Go struct field {holder}.{} of type {}",
-            self.field_path,
-            go_type(shape)
+            "json: cannot unmarshal {what} into Go struct field {}.{} of type {go_type}",
+            holder.of, self.field_path
         );
         self.fail(message);
     }
 
     fn fail(&mut self, message: String) {
         self.error.get_or_insert(message);
+    }
+}
+
+/// The Go struct field that a value belongs to.
+struct Holder<'a> {
+    /// The struct's name.
+    of: &'a str,
+    /// The named type of the field's scalars.
+    go_name: Option<&'static str>,
+}
+
+/// What Go leaves out under `omitempty`.
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(flag) => !flag,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
     }
 }
 
@@ -193,23 +216,24 @@ fn zero(shape: &Shape) -> Value {
     }
 }
 
-/// How Go prints the type.
-fn go_type(shape: &Shape) -> String {
-    match shape {
-        Shape::String => "string".into(),
-        Shape::Bytes => "[]uint8".into(),
-        Shape::Time => "v1.Time".into(),
-        Shape::MicroTime => "v1.MicroTime".into(),
-        Shape::Boolean => "bool".into(),
-        Shape::Int32 => "int32".into(),
-        Shape::Int64 => "int64".into(),
-        Shape::Number => "float64".into(),
-        Shape::Quantity => "resource.Quantity".into(),
-        Shape::IntOrString => "intstr.IntOrString".into(),
-        Shape::Struct(id) => format!("v1.{}", id.get().short_name()),
-        Shape::List(item) => format!("[]{}", go_type(item)),
-        Shape::Map(item) if **item == Shape::Quantity => "v1.ResourceList".into(),
-        Shape::Map(item) => format!("map[string]{}", go_type(item)),
-        Shape::Any => "runtime.RawExtension".into(),
+/// How Go prints the type; `name` is that of its scalars, if they have one.
+fn go_type(shape: &Shape, name: Option<&str>) -> String {
+    match (shape, name) {
+        (Shape::List(item), _) => format!("[]{}", go_type(item, name)),
+        (Shape::Map(item), _) if **item == Shape::Quantity => "v1.ResourceList".into(),
+        (Shape::Map(item), _) => format!("map[string]{}", go_type(item, name)),
+        (Shape::Struct(id), _) => format!("v1.{}", id.get().short_name()),
+        (_, Some(name)) => name.into(),
+        (Shape::String, _) => "string".into(),
+        (Shape::Bytes, _) => "[]uint8".into(),
+        (Shape::Time, _) => "v1.Time".into(),
+        (Shape::MicroTime, _) => "v1.MicroTime".into(),
+        (Shape::Boolean, _) => "bool".into(),
+        (Shape::Int32, _) => "int32".into(),
+        (Shape::Int64, _) => "int64".into(),
+        (Shape::Number, _) => "float64".into(),
+        (Shape::Quantity, _) => "resource.Quantity".into(),
+        (Shape::IntOrString, _) => "intstr.IntOrString".into(),
+        (Shape::Any, _) => "runtime.RawExtension".into(),
     }
 }

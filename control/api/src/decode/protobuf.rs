@@ -1,7 +1,7 @@
 //! Kubernetes' protobuf form to JSON: the `k8s\0` envelope (`runtime.Unknown`) and, inside, messages read along the schema.
 //!
-//! Decoding only. Go writes plain (non-pointer) fields even when they are zero: empty strings and zero times are left out here, as in its
-//! JSON; zeros and falses stay, since a pointer may have set them on purpose. Groups and unknown field numbers are skipped.
+//! Decoding only. Go writes plain (non-pointer) fields even when they are zero; conforming to the schema drops them later. Groups and
+//! unknown field numbers are skipped.
 
 use base64::Engine as _;
 use jiff::Timestamp;
@@ -112,7 +112,7 @@ fn put(
         }
         _ => {
             let value = scalar(shape, wire, depth).map_err(|e| format!("{name}: {e}"))?;
-            if !(value.is_null() || value == "" && *shape != Shape::IntOrString) {
+            if !value.is_null() {
                 out.insert(name.to_owned(), value);
             }
         }

@@ -68,6 +68,10 @@ fn wrong_types_are_told_in_gos_words() {
             "json: cannot unmarshal number 99999999999 into Go struct field DeploymentSpec.spec.replicas of type int32",
         ),
         (
+            r#"{"template":{"spec":{"restartPolicy":1}}}"#,
+            "json: cannot unmarshal number into Go struct field PodSpec.spec.template.spec.restartPolicy of type v1.RestartPolicy",
+        ),
+        (
             r#"{"paused":1}"#,
             "json: cannot unmarshal number into Go struct field DeploymentSpec.spec.paused of type bool",
         ),
@@ -154,7 +158,7 @@ fn yaml_is_read_like_json() {
     let decoded = body(text.as_bytes(), MediaType::Yaml, &deployments(), FieldValidation::Strict).unwrap();
     assert_eq!(
         decoded.object,
-        json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3, "paused": false, "template": {"metadata": {"labels": {"a": "1"}}}}})
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3, "template": {"metadata": {"labels": {"a": "1"}}}}})
     );
     refused(
         &deployments(),
@@ -201,6 +205,20 @@ fn kind_and_version_are_filled_in_and_nulls_are_dropped() {
         decoded.object,
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"a": ""}})
     );
+}
+
+#[test]
+fn zeros_that_go_leaves_out_are_dropped_and_those_of_pointers_stay() {
+    let text = br#"{"metadata":{"name":"a","labels":{}},"spec":{"nodeName":"","hostNetwork":false,"volumes":[],
+      "terminationGracePeriodSeconds":0,"automountServiceAccountToken":false,"securityContext":{},
+      "containers":[{"name":"a","args":[""],"resources":{}}]}}"#;
+    let target = Target::of(lookup("", "v1", "pods").unwrap());
+    let pod = body(text, MediaType::Json, &target, FieldValidation::Strict).unwrap().object;
+    let spec = json!({
+        "terminationGracePeriodSeconds": 0, "automountServiceAccountToken": false, "securityContext": {},
+        "containers": [{"name": "a", "args": [""], "resources": {}}],
+    });
+    assert_eq!((&pod["metadata"], &pod["spec"]), (&json!({"name": "a"}), &spec));
 }
 
 #[test]

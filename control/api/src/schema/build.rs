@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value};
 
-use super::{Field, Shape, Tables, Type, TypeId, merge};
+use super::{Field, Shape, Tables, Type, TypeId, go, merge};
 
 const REF_PREFIX: &str = "#/components/schemas/";
 
@@ -46,11 +46,16 @@ fn type_of(name: &str, schema: &Value, by_name: &HashMap<String, TypeId>) -> Typ
         .and_then(Value::as_object)
         .into_iter()
         .flatten()
-        .map(|(field, schema)| Field {
-            name: field.clone(),
-            shape: shape(schema, by_name),
-            required: required.contains(field.as_str()),
-            merge: merge::of(name, field),
+        .map(|(field, schema)| {
+            let (omit_zero, go_name) = go::of(name, field);
+            Field {
+                name: field.clone(),
+                shape: shape(schema, by_name),
+                required: required.contains(field.as_str()),
+                merge: merge::of(name, field),
+                omit_zero,
+                go_name,
+            }
         })
         .collect();
     fields.sort_by(|a, b| a.name.cmp(&b.name));
