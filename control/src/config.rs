@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn lists_are_separated_by_commas() {
-        let args = server(&["--etcd-servers", "http://a:1,http://b:2", "--service-cluster-ip-range", "10.0.0.0/16"]);
+        let args =
+            server(&["--etcd-servers", "http://a:1,http://b:2", "--service-cluster-ip-range", "10.0.0.0/16"]);
         assert_eq!(args.etcd_servers, ["http://a:1", "http://b:2"]);
         assert_eq!(args.service_cluster_ip_range, ["10.0.0.0/16"]);
         assert_eq!(args.cluster_cidr.len(), 2);

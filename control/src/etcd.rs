@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// Ports of etcd, taken when free.
@@ -66,7 +67,11 @@ struct Place {
 impl Place {
     fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_whitespace();
-        let place = Self { pid: words.next()?.parse().ok()?, client: words.next()?.parse().ok()?, peer: words.next()?.parse().ok()? };
+        let place = Self {
+            pid: words.next()?.parse().ok()?,
+            client: words.next()?.parse().ok()?,
+            peer: words.next()?.parse().ok()?,
+        };
         (place.pid > 0).then_some(place)
     }
 
@@ -88,7 +93,8 @@ pub struct LocalEtcd {
 /// A running etcd.
 enum Process {
     Child(Child),
-    Adopted(i32, AsyncFd<std::os::fd::OwnedFd>),
+    /// Not a child, so it cannot be waited for: a thread polls its pidfd.
+    Adopted(i32, JoinHandle<()>),
 }
 
 impl LocalEtcd {
@@ -121,7 +127,7 @@ impl LocalEtcd {
     ///
     /// # Errors
     /// [`EtcdError`] if the program cannot be started.
-    pub async fn start(self, stop: CancellationToken) -> Result<tokio::task::JoinHandle<()>, EtcdError> {
+    pub async fn start(self, stop: CancellationToken) -> Result<JoinHandle<()>, EtcdError> {
         let process = match self.adopt().await {
             Some(process) => process,
             None => self.spawn()?,
@@ -157,8 +163,10 @@ impl LocalEtcd {
     }
 
     fn spawn(&self) -> Result<Process, EtcdError> {
-        let log = log_at(&self.log_file).map_err(|source| EtcdError::File { path: self.log_file.clone(), source })?;
-        let errors = log.try_clone().map_err(|source| EtcdError::File { path: self.log_file.clone(), source })?;
+        let log = log_at(&self.log_file)
+            .map_err(|source| EtcdError::File { path: self.log_file.clone(), source })?;
+        let errors =
+            log.try_clone().map_err(|source| EtcdError::File { path: self.log_file.clone(), source })?;
         let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
         let child = Command::new(&self.binary)
             .arg("--name=default")
@@ -192,8 +200,12 @@ impl LocalEtcd {
             return None;
         }
         let pid = Pid::from_raw(place.pid)?;
-        let fd = pidfd_open(pid, PidfdFlags::NONBLOCK).ok()?;
-        let process = Process::Adopted(place.pid, AsyncFd::new(fd).ok()?);
+        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        let ended = tokio::task::spawn_blocking(move || {
+            // Readable once the process has ended. An error can only be an interruption: look again.
+            while poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).is_err() {}
+        });
+        let process = Process::Adopted(place.pid, ended);
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, place.client));
         for _ in 0..20 {
             if TcpStream::connect(address).await.is_ok() {
@@ -213,8 +225,7 @@ impl Process {
     async fn exited(&mut self) {
         match self {
             Self::Child(child) => drop(child.wait().await),
-            // A pidfd is readable once its process has ended.
-            Self::Adopted(_, fd) => drop(fd.readable().await),
+            Self::Adopted(_, ended) => drop(ended.await),
         }
     }
 

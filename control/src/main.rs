@@ -5,6 +5,8 @@ mod etcd;
 mod roles;
 mod supervise;
 
+use std::io::IsTerminal as _;
+
 use clap::Parser as _;
 use config::{Command, Role};
 use tracing_subscriber::EnvFilter;
@@ -12,7 +14,11 @@ use tracing_subscriber::EnvFilter;
 fn main() -> anyhow::Result<()> {
     let command = Command::parse();
     let filter = EnvFilter::try_from_env("BEELINE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .init();
     if let Role::IssueNode(args) = &command.role {
         return roles::issue_node(args);
     }

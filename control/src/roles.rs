@@ -25,11 +25,13 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
     let cidrs = service_cidrs(args)?;
     let service_addresses: Vec<_> = cidrs.iter().map(apiserver::allocate::Cidr::first).collect();
     let names = ServingNames::for_apiserver(&[args.advertised()], &service_addresses, &args.cluster_domain);
-    std::fs::create_dir_all(&args.data_dir).with_context(|| format!("--data-dir {}", args.data_dir.display()))?;
+    std::fs::create_dir_all(&args.data_dir)
+        .with_context(|| format!("--data-dir {}", args.data_dir.display()))?;
     let pki = pki::ensure(&args.data_dir, &names, Timestamp::now()).context("certificates")?;
     let listeners = listeners(args)?;
 
-    let (stop_roles, stop_server, stop_etcd) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let (stop_roles, stop_server, stop_etcd) =
+        (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let (etcd_servers, etcd) = match args.etcd_servers.as_slice() {
         [] => {
             let etcd = LocalEtcd::new(&args.etcd_binary, &args.data_dir).context("local etcd")?;
@@ -59,7 +61,8 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
         () = &mut ended => false,
     };
     if started {
-        pki.write_kubeconfig(&args.admin_path(), &args.admin_url(), &pki.admin).context("administrator's kubeconfig")?;
+        pki.write_kubeconfig(&args.admin_path(), &args.admin_url(), &pki.admin)
+            .context("administrator's kubeconfig")?;
         write_role_kubeconfigs(args, &pki)?;
         if all {
             start_roles(&mut roles, &server, args, &pki, &stop_roles);
@@ -79,7 +82,13 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
     Ok(())
 }
 
-fn start_roles(roles: &mut JoinSet<()>, server: &Server, args: &ServerArgs, pki: &Pki, stop: &CancellationToken) {
+fn start_roles(
+    roles: &mut JoinSet<()>,
+    server: &Server,
+    args: &ServerArgs,
+    pki: &Pki,
+    stop: &CancellationToken,
+) {
     let identity = identity();
     // In one process there is nobody to share the work with, but another server may run beside this one.
     let config = ControllersConfig {
@@ -104,12 +113,19 @@ fn start_roles(roles: &mut JoinSet<()>, server: &Server, args: &ServerArgs, pki:
 /// The scheduler alone.
 pub async fn scheduler(args: &ClientArgs) -> Result<()> {
     let client = client(&args.kubeconfig).await?;
-    let config = SchedulerConfig { identity: identity(), leader_elect: args.leader_elect, ..SchedulerConfig::default() };
+    let config = SchedulerConfig {
+        identity: identity(),
+        leader_elect: args.leader_elect,
+        ..SchedulerConfig::default()
+    };
     let stop = CancellationToken::new();
     let ended = stop.clone();
-    until_ended(stop.clone(), supervise("scheduler", stop, move || {
-        runtime::run_scheduler(client.clone(), config.clone(), ended.clone())
-    }))
+    until_ended(
+        stop.clone(),
+        supervise("scheduler", stop, move || {
+            runtime::run_scheduler(client.clone(), config.clone(), ended.clone())
+        }),
+    )
     .await
 }
 
@@ -117,7 +133,9 @@ pub async fn scheduler(args: &ClientArgs) -> Result<()> {
 pub async fn controllers(args: &ControllersArgs) -> Result<()> {
     let client = client(&args.client.kubeconfig).await?;
     let root_ca_pem = match &args.root_ca_file {
-        Some(path) => std::fs::read_to_string(path).with_context(|| format!("--root-ca-file {}", path.display()))?,
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("--root-ca-file {}", path.display()))?
+        }
         None => String::new(),
     };
     let config = ControllersConfig {
@@ -128,15 +146,22 @@ pub async fn controllers(args: &ControllersArgs) -> Result<()> {
     };
     let stop = CancellationToken::new();
     let ended = stop.clone();
-    until_ended(stop.clone(), supervise("controllers", stop, move || {
-        runtime::run_controllers(client.clone(), config.clone(), ended.clone())
-    }))
+    until_ended(
+        stop.clone(),
+        supervise("controllers", stop, move || {
+            runtime::run_controllers(client.clone(), config.clone(), ended.clone())
+        }),
+    )
     .await
 }
 
 /// Writes a node's certificates and kubeconfig.
 pub fn issue_node(args: &IssueNodeArgs) -> Result<()> {
-    let node = NodeIdentity { name: args.name.clone(), addresses: args.address.clone(), server: args.server.clone() };
+    let node = NodeIdentity {
+        name: args.name.clone(),
+        addresses: args.address.clone(),
+        server: args.server.clone(),
+    };
     pki::issue_node(&args.data_dir, &node, &args.out, Timestamp::now())
         .with_context(|| format!("certificates of node {}", args.name))
 }
@@ -145,14 +170,17 @@ pub fn issue_node(args: &IssueNodeArgs) -> Result<()> {
 fn write_role_kubeconfigs(args: &ServerArgs, pki: &Pki) -> Result<()> {
     for (name, identity) in [("scheduler", &pki.scheduler), ("controllers", &pki.controllers)] {
         let path = args.data_dir.join(format!("{name}.kubeconfig"));
-        pki.write_kubeconfig(&path, &args.admin_url(), identity).with_context(|| path.display().to_string())?;
+        pki.write_kubeconfig(&path, &args.admin_url(), identity)
+            .with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
 
 fn service_cidrs(args: &ServerArgs) -> Result<Vec<apiserver::allocate::Cidr>> {
     let ranges = args.service_cluster_ip_range.iter();
-    ranges.map(|it| it.parse().map_err(|error| anyhow::anyhow!("--service-cluster-ip-range {it}: {error}"))).collect()
+    ranges
+        .map(|it| it.parse().map_err(|error| anyhow::anyhow!("--service-cluster-ip-range {it}: {error}")))
+        .collect()
 }
 
 /// The socket to bind, and those inherited.
@@ -160,7 +188,8 @@ fn listeners(args: &ServerArgs) -> Result<Vec<TcpListener>> {
     let mut listeners = vec![TcpListener::bind(args.bind).with_context(|| format!("--bind {}", args.bind))?];
     let mut inherited = listenfd::ListenFd::from_env();
     for at in 0..inherited.len() {
-        let listener = inherited.take_tcp_listener(at).with_context(|| format!("LISTEN_FDS: descriptor {}", 3 + at))?;
+        let listener =
+            inherited.take_tcp_listener(at).with_context(|| format!("LISTEN_FDS: descriptor {}", 3 + at))?;
         listeners.extend(listener);
     }
     Ok(listeners)

@@ -67,7 +67,11 @@ impl Attributes {
     /// `pods`, `pods.metrics.k8s.io`, as messages name a resource.
     #[must_use]
     pub fn qualified_resource(&self) -> String {
-        if self.group.is_empty() { self.resource.clone() } else { format!("{}.{}", self.resource, self.group) }
+        if self.group.is_empty() {
+            self.resource.clone()
+        } else {
+            format!("{}.{}", self.resource, self.group)
+        }
     }
 
     /// Only looks: get, list, watch.

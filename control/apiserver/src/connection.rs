@@ -18,8 +18,10 @@ use crate::body::Request;
 use crate::core::Core;
 use crate::handler::{Origin, handle};
 
-/// A client must finish its TLS handshake, and send the head of a request, in this time.
+/// A client must finish its TLS handshake in this time.
 const HELLO: Duration = Duration::from_secs(10);
+/// An HTTP/1.1 connection may wait this long for its next request (upstream's idle timeout).
+const IDLE: Duration = Duration::from_secs(180);
 /// Requests in progress may take this long to finish after shutdown began.
 const DRAIN: Duration = Duration::from_secs(10);
 /// Streams a client may have open on one HTTP/2 connection (upstream's default).
@@ -70,7 +72,8 @@ async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream) {
         Err(_) => return tracing::debug!("TLS handshake timed out"),
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let certificate: Option<Arc<[u8]>> = certificates.and_then(|it| it.first()).map(|it| Arc::from(it.as_ref()));
+    let certificate: Option<Arc<[u8]>> =
+        certificates.and_then(|it| it.first()).map(|it| Arc::from(it.as_ref()));
     let shutdown = core.shutdown.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (core, certificate) = (core.clone(), certificate.clone());
@@ -80,7 +83,7 @@ async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream) {
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HELLO);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -10,7 +10,6 @@ use crate::admission::Chain;
 use crate::allocate::Allocator;
 use crate::auth::Auth;
 use crate::metrics::Metrics;
-use crate::openapi::Documents;
 use crate::registry_access::Registry;
 use crate::streaming::Streaming;
 
@@ -28,8 +27,6 @@ pub struct Core {
     pub streaming: Streaming,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// OpenAPI documents, made once.
-    pub documents: Documents,
     /// `host:port` as clients reach the server.
     pub address: String,
     /// How long events live.

@@ -29,11 +29,12 @@ const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGrou
 
 /// The first clause that can be served decides: aggregated v2, or plain JSON.
 fn wants_aggregated(headers: &HeaderMap) -> bool {
-    let served = clauses(headers).into_iter().find_map(|it| match (it.media, it.parameter("as"), it.parameter("v")) {
-        ("application/json", "APIGroupDiscoveryList", "v2") => Some(true),
-        ("application/json" | "*/*" | "application/*", "", _) => Some(false),
-        _ => None,
-    });
+    let served =
+        clauses(headers).into_iter().find_map(|it| match (it.media, it.parameter("as"), it.parameter("v")) {
+            ("application/json", "APIGroupDiscoveryList", "v2") => Some(true),
+            ("application/json" | "*/*" | "application/*", "", _) => Some(false),
+            _ => None,
+        });
     served.unwrap_or(false)
 }
 

@@ -57,7 +57,8 @@ impl Filter {
         }
         let by_field = self.fields.terms().iter().find_map(|term| {
             let value = self.fields.exact(&term.field)?;
-            (!term.field.starts_with("metadata.")).then(|| Interest::Field(term.field.clone(), value.to_owned()))
+            (!term.field.starts_with("metadata."))
+                .then(|| Interest::Field(term.field.clone(), value.to_owned()))
         });
         match by_field {
             Some(interest) => interest,

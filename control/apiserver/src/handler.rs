@@ -21,13 +21,11 @@ use crate::core::Core;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::rest::{self, Call};
-use crate::{discovery, health, respond};
+use crate::{discovery, health, openapi, respond};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// Limit for everything that is not long-running (upstream's `--request-timeout`).
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// The API version that is announced, and with it what clients expect.
-const VERSION: (&str, &str, &str) = ("1", "35", "v1.35.0+beeline");
 
 /// Where a request came from.
 pub(crate) enum Origin {
@@ -43,7 +41,11 @@ pub(crate) enum Origin {
 /// Serves one request; never fails, never panics.
 pub(crate) async fn handle(core: Arc<Core>, request: Request, origin: Origin) -> Response {
     let started = Instant::now();
-    let audit_id = request.headers().get(AUDIT_ID).cloned().or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+    let audit_id = request
+        .headers()
+        .get(AUDIT_ID)
+        .cloned()
+        .or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
     let query = Query::parse(request.uri().query().unwrap_or_default());
     let info = RequestInfo::parse(request.method(), request.uri().path(), &query);
     let _counted = core.metrics.in_flight(&info);
@@ -98,7 +100,8 @@ async fn serve(
             authenticated.await?.unwrap_or_else(UserInfo::anonymous)
         }
     };
-    let user = auth::impersonation::apply(&parts.headers, user, |asked| core.auth.authorizer.authorize(asked))?;
+    let user =
+        auth::impersonation::apply(&parts.headers, user, |asked| core.auth.authorizer.authorize(asked))?;
     let attributes = attributes(user, info);
     if let Decision::Deny { reason, .. } = core.auth.authorizer.authorize(&attributes) {
         return Err(auth::forbidden(&attributes, &reason));
@@ -115,8 +118,11 @@ async fn serve(
 
 fn starting() -> ApiError {
     let details = Details { retry_after_seconds: 1, ..Details::default() };
-    ApiError::new(Reason::ServiceUnavailable, "the server is starting: its objects have not been loaded from etcd yet")
-        .with_details(details)
+    ApiError::new(
+        Reason::ServiceUnavailable,
+        "the server is starting: its objects have not been loaded from etcd yet",
+    )
+    .with_details(details)
 }
 
 fn attributes(user: UserInfo, info: &RequestInfo) -> Attributes {
@@ -138,7 +144,12 @@ fn attributes(user: UserInfo, info: &RequestInfo) -> Attributes {
 }
 
 /// What is not a resource.
-async fn document(core: &Core, request: &Parts, info: &RequestInfo, query: &Query) -> Result<Response, ApiError> {
+async fn document(
+    core: &Core,
+    request: &Parts,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<Response, ApiError> {
     if !matches!(request.method, Method::GET | Method::HEAD) {
         return Err(ApiError::no_such_path());
     }
@@ -154,12 +165,14 @@ async fn document(core: &Core, request: &Parts, info: &RequestInfo, query: &Quer
             let page = crate::body::full(core.metrics.page(core));
             Ok(respond::typed(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page))
         }
-        "/.well-known/openid-configuration" => Ok(respond::json(StatusCode::OK, &core.auth.openid_configuration())),
+        "/.well-known/openid-configuration" => {
+            Ok(respond::json(StatusCode::OK, &core.auth.openid_configuration()))
+        }
         "/openid/v1/jwks" => {
             let keys = crate::body::full(core.auth.jwks().to_string());
             Ok(respond::typed(StatusCode::OK, "application/jwk-set+json", keys))
         }
-        path if path.starts_with("/openapi/") => core.documents.serve(path, query, &request.headers).await,
+        path if path.starts_with("/openapi/") => openapi::serve(path, query, &request.headers).await,
         "/" => Ok(respond::json(StatusCode::OK, &json!({"paths": PATHS}))),
         _ => Err(ApiError::no_such_path()),
     }
@@ -181,11 +194,14 @@ const PATHS: &[&str] = &[
     "/version",
 ];
 
+/// The API version that is announced, and with it what clients expect.
 fn version() -> serde_json::Value {
+    let version = api::openapi::KUBERNETES_VERSION;
+    let mut numbers = version.trim_start_matches('v').split('.');
     json!({
-        "major": VERSION.0,
-        "minor": VERSION.1,
-        "gitVersion": VERSION.2,
+        "major": numbers.next(),
+        "minor": numbers.next(),
+        "gitVersion": format!("{version}+beeline"),
         "gitCommit": "",
         "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z",

@@ -57,6 +57,7 @@ pub(crate) fn serve(core: &Core, path: &str, query: &Query) -> Option<Response> 
 }
 
 fn verdict(healthy: bool, text: String) -> Response {
-    let (status, text) = if healthy { (StatusCode::OK, text) } else { (StatusCode::INTERNAL_SERVER_ERROR, text) };
+    let (status, text) =
+        if healthy { (StatusCode::OK, text) } else { (StatusCode::INTERNAL_SERVER_ERROR, text) };
     respond::text(status, text)
 }

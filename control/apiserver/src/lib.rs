@@ -20,7 +20,6 @@ pub mod core;
 pub mod metrics;
 pub mod negotiate;
 pub mod object;
-pub mod openapi;
 pub mod query;
 pub mod registry_access;
 pub mod render;
@@ -35,6 +34,7 @@ mod filter;
 mod handler;
 mod health;
 mod in_process;
+mod openapi;
 
 pub use attributes::UserInfo;
 pub use server::{Server, ServerError, ServerOptions};

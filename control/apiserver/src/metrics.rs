@@ -15,7 +15,8 @@ use crate::request_info::RequestInfo;
 
 /// Upper bounds of request latencies, in seconds (upstream's).
 const LATENCY: &[f64] = &[
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0,
+    20.0, 30.0, 45.0, 60.0,
 ];
 
 #[derive(Clone)]
@@ -124,7 +125,12 @@ impl Metrics {
     pub(crate) fn page(&self, core: &Core) -> String {
         let mut out = String::new();
         let tables = self.lock();
-        head(&mut out, "apiserver_request_total", "counter", "Requests by verb, resource, scope and HTTP response code.");
+        head(
+            &mut out,
+            "apiserver_request_total",
+            "counter",
+            "Requests by verb, resource, scope and HTTP response code.",
+        );
         for (labels, count) in &tables.requests {
             let _ = writeln!(out, "apiserver_request_total{{{labels}}} {count}");
         }
@@ -132,7 +138,12 @@ impl Metrics {
         for (labels, histogram) in &tables.latencies {
             histogram.write(&mut out, "apiserver_request_duration_seconds", labels);
         }
-        head(&mut out, "etcd_request_duration_seconds", "histogram", "Etcd request latency in seconds by operation.");
+        head(
+            &mut out,
+            "etcd_request_duration_seconds",
+            "histogram",
+            "Etcd request latency in seconds by operation.",
+        );
         for (operation, (histogram, _)) in &tables.etcd {
             histogram.write(&mut out, "etcd_request_duration_seconds", &format!("operation=\"{operation}\""));
         }
@@ -148,8 +159,16 @@ impl Metrics {
     fn gauges(&self, core: &Core, out: &mut String) {
         let read = |gauge: &AtomicI64| gauge.load(Ordering::Relaxed);
         head(out, "apiserver_current_inflight_requests", "gauge", "Requests being served, by kind.");
-        let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {}", read(&self.mutating));
-        let _ = writeln!(out, "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {}", read(&self.reading));
+        let _ = writeln!(
+            out,
+            "apiserver_current_inflight_requests{{request_kind=\"mutating\"}} {}",
+            read(&self.mutating)
+        );
+        let _ = writeln!(
+            out,
+            "apiserver_current_inflight_requests{{request_kind=\"readOnly\"}} {}",
+            read(&self.reading)
+        );
         head(out, "apiserver_longrunning_requests", "gauge", "Long-running requests being served.");
         let _ = writeln!(out, "apiserver_longrunning_requests {}", read(&self.long_running));
         head(out, "apiserver_registered_watchers", "gauge", "Watch streams of clients.");
@@ -217,14 +236,25 @@ mod tests {
         }
         let mut out = String::new();
         histogram.write(&mut out, "x", "a=\"b\"");
-        for line in ["x_bucket{a=\"b\",le=\"0.005\"} 1\n", "x_bucket{a=\"b\",le=\"60\"} 3\n", "x_bucket{a=\"b\",le=\"+Inf\"} 4\n", "x_count{a=\"b\"} 4\n"] {
+        for line in [
+            "x_bucket{a=\"b\",le=\"0.005\"} 1\n",
+            "x_bucket{a=\"b\",le=\"60\"} 3\n",
+            "x_bucket{a=\"b\",le=\"+Inf\"} 4\n",
+            "x_count{a=\"b\"} 4\n",
+        ] {
             assert!(out.contains(line), "{line} in {out}");
         }
     }
 
     #[test]
     fn unknown_resources_do_not_make_rows() {
-        let info = RequestInfo { resource_request: true, verb: "get".into(), resource: "nonsense".into(), name: "x".into(), ..RequestInfo::default() };
+        let info = RequestInfo {
+            resource_request: true,
+            verb: "get".into(),
+            resource: "nonsense".into(),
+            name: "x".into(),
+            ..RequestInfo::default()
+        };
         assert!(labels(&info).contains("resource=\"\""));
     }
 }

@@ -77,7 +77,8 @@ pub fn clauses(headers: &HeaderMap) -> Vec<Clause<'_>> {
 fn clause(text: &str) -> Clause<'_> {
     let mut parts = text.split(';').map(str::trim);
     let media = parts.next().unwrap_or_default();
-    let parameters = parts.filter_map(|it| it.split_once('=')).map(|(name, value)| (name.trim(), value.trim())).collect();
+    let parameters =
+        parts.filter_map(|it| it.split_once('=')).map(|(name, value)| (name.trim(), value.trim())).collect();
     Clause { media, parameters }
 }
 
@@ -94,13 +95,21 @@ pub fn accepted(headers: &HeaderMap) -> Result<Accepted, ApiError> {
         .iter()
         .find_map(|it| {
             let media = match it.media {
-                "application/json" | "application/*" | "*/*" | "application/vnd.kubernetes.protobuf" => Media::Json,
+                "application/json" | "application/*" | "*/*" | "application/vnd.kubernetes.protobuf" => {
+                    Media::Json
+                }
                 "application/yaml" => Media::Yaml,
                 _ => return None,
             };
             Some(Accepted { form: form(it)?, media })
         })
-        .ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"]))
+        .ok_or_else(|| {
+            ApiError::not_acceptable(&[
+                "application/json",
+                "application/yaml",
+                "application/vnd.kubernetes.protobuf",
+            ])
+        })
 }
 
 fn form(clause: &Clause<'_>) -> Option<Form> {
@@ -132,10 +141,22 @@ mod tests {
         check("*/*", Some((Form::Whole, Media::Json)));
         check("application/yaml", Some((Form::Whole, Media::Yaml)));
         check("application/vnd.kubernetes.protobuf", Some((Form::Whole, Media::Json)));
-        check("application/json;as=Table;v=v1;g=meta.k8s.io,application/json", Some((Form::Table, Media::Json)));
-        check("application/json;as=Table;v=v2;g=meta.k8s.io,application/json", Some((Form::Whole, Media::Json)));
-        check("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", Some((Form::Metadata, Media::Json)));
-        check("text/html;q=0.9, application/yaml;q=0.1, application/json;q=0.5", Some((Form::Whole, Media::Json)));
+        check(
+            "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+            Some((Form::Table, Media::Json)),
+        );
+        check(
+            "application/json;as=Table;v=v2;g=meta.k8s.io,application/json",
+            Some((Form::Whole, Media::Json)),
+        );
+        check(
+            "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+            Some((Form::Metadata, Media::Json)),
+        );
+        check(
+            "text/html;q=0.9, application/yaml;q=0.1, application/json;q=0.5",
+            Some((Form::Whole, Media::Json)),
+        );
         check("text/html", None);
         check("application/json;as=Table;v=v1;g=other", None);
     }

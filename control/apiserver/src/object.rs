@@ -60,7 +60,9 @@ impl store::Index for Meta {
             namespace: text("namespace"),
             name: text("name"),
             uid: text("uid"),
-            labels: labels.filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into()))).collect(),
+            labels: labels
+                .filter_map(|(key, value)| Some((key.as_str().into(), value.as_str()?.into())))
+                .collect(),
             owners: owners.filter_map(|it| Some(it.get("uid")?.as_str()?.into())).collect(),
             fields: fields.into_iter().map(|(field, value)| (field, value.into_boxed_str())).collect(),
             deleting: metadata.get("deletionTimestamp").is_some_and(|it| !it.is_null()),
@@ -177,7 +179,9 @@ mod tests {
 
     #[test]
     fn stored_bytes_begin_with_kind_and_carry_no_revision() {
-        let Some(row) = api::registry::lookup("", "v1", "configmaps") else { panic!("configmaps are registered") };
+        let Some(row) = api::registry::lookup("", "v1", "configmaps") else {
+            panic!("configmaps are registered")
+        };
         let object = json!({"data": {"k": "v"}, "metadata": {"name": "a", "resourceVersion": "7"}});
         assert_eq!(
             String::from_utf8_lossy(&encode(&object, row)),

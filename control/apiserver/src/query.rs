@@ -46,10 +46,11 @@ impl Query {
     pub fn number(&self, name: &str) -> Result<Option<i64>, ApiError> {
         match self.text(name) {
             "" => Ok(None),
-            text => text
-                .parse()
-                .map(Some)
-                .map_err(|_| ApiError::bad_request(format!("strconv.ParseInt: parsing \"{text}\": invalid syntax ({name})"))),
+            text => text.parse().map(Some).map_err(|_| {
+                ApiError::bad_request(format!(
+                    "strconv.ParseInt: parsing \"{text}\": invalid syntax ({name})"
+                ))
+            }),
         }
     }
 }
@@ -94,7 +95,11 @@ impl ListOptions {
         let resource_version = match version {
             "" => None,
             text => Some(text.parse::<i64>().ok().filter(|it| *it >= 0).ok_or_else(|| {
-                let error = FieldError::invalid("resourceVersion", text, format!("strconv.ParseUint: parsing \"{text}\": invalid syntax"));
+                let error = FieldError::invalid(
+                    "resourceVersion",
+                    text,
+                    format!("strconv.ParseUint: parsing \"{text}\": invalid syntax"),
+                );
                 ApiError::invalid(LIST_OPTIONS, "", vec![error])
             })?),
         };
@@ -105,7 +110,10 @@ impl ListOptions {
             version_match: Match::Unset,
             bookmarks: query.flag("allowWatchBookmarks"),
             send_initial_events: query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents")),
-            timeout_seconds: query.number("timeoutSeconds")?.and_then(|it| u64::try_from(it).ok()).filter(|it| *it > 0),
+            timeout_seconds: query
+                .number("timeoutSeconds")?
+                .and_then(|it| u64::try_from(it).ok())
+                .filter(|it| *it > 0),
         };
         let wanted = query.text("resourceVersionMatch");
         let error = if watch { watch_conflict(&options, wanted) } else { list_conflict(&options, wanted) };
@@ -133,7 +141,9 @@ fn list_conflict(options: &ListOptions, wanted: &str) -> Option<FieldError> {
         _ if options.resource_version.is_none() => {
             forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided")
         }
-        _ if !options.continue_token.is_empty() => forbidden("resourceVersionMatch is forbidden with continue"),
+        _ if !options.continue_token.is_empty() => {
+            forbidden("resourceVersionMatch is forbidden with continue")
+        }
         "Exact" if options.resource_version == Some(0) => {
             forbidden("resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"")
         }
@@ -173,7 +183,11 @@ mod tests {
     fn combinations_without_meaning_are_refused() {
         check("resourceVersionMatch=Exact&resourceVersion=7", false, "Some(7) Exact");
         check("resourceVersionMatch=Exact", false, "422 ");
-        check("resourceVersionMatch=Exact&resourceVersion=0", false, "is forbidden for resourceVersion \"0\"");
+        check(
+            "resourceVersionMatch=Exact&resourceVersion=0",
+            false,
+            "is forbidden for resourceVersion \"0\"",
+        );
         check("resourceVersionMatch=Best&resourceVersion=7", false, "supported values");
         check("resourceVersionMatch=Exact&resourceVersion=7&continue=x", false, "forbidden with continue");
         check("sendInitialEvents=true", false, "forbidden for list");

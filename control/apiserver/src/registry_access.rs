@@ -41,7 +41,12 @@ impl Registry {
     ///
     /// # Errors
     /// 404 in upstream's words; errors of etcd.
-    pub async fn get(&self, resource: &'static Resource, namespace: &str, name: &str) -> Result<Arc<Object>, ApiError> {
+    pub async fn get(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>, ApiError> {
         self.store.sync().await.map_err(|it| from_store(it, resource, name))?;
         self.cached(resource, namespace, name).ok_or_else(|| ApiError::not_found(resource, name))
     }
@@ -64,7 +69,11 @@ impl Registry {
     ///
     /// # Errors
     /// Errors of etcd.
-    pub async fn list(&self, resource: &'static Resource, namespace: &str) -> Result<Vec<Arc<Object>>, ApiError> {
+    pub async fn list(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+    ) -> Result<Vec<Arc<Object>>, ApiError> {
         self.store.sync().await.map_err(|it| from_store(it, resource, ""))?;
         Ok(self.list_cached(resource, namespace))
     }
@@ -86,7 +95,8 @@ impl Registry {
     /// # Errors
     /// 404; 409 if the object has another resourceVersion; errors of etcd.
     pub async fn update(&self, resource: &'static Resource, mut object: Value) -> Result<Value, ApiError> {
-        let (namespace, name) = (metadata_text(&object, "namespace").to_owned(), metadata_text(&object, "name").to_owned());
+        let (namespace, name) =
+            (metadata_text(&object, "namespace").to_owned(), metadata_text(&object, "name").to_owned());
         resource.strategy.default(&mut object);
         for attempt in 0..TRIES {
             let old = self.version(resource, &namespace, &name, attempt > 0).await?;
@@ -114,7 +124,12 @@ impl Registry {
     ///
     /// # Errors
     /// 404; errors of etcd.
-    pub async fn delete(&self, resource: &'static Resource, namespace: &str, name: &str) -> Result<(), ApiError> {
+    pub async fn delete(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), ApiError> {
         for attempt in 0..TRIES {
             let old = self.version(resource, namespace, name, attempt > 0).await?;
             match self.store.delete(&old).await {
@@ -187,7 +202,9 @@ impl Changes {
 /// Gives an object what every new one has: a uid, the time of its creation, the group's form of empty metadata.
 pub(crate) fn stamp(object: &mut Value, now: Timestamp) {
     let Some(metadata) = metadata_mut(object) else { return };
-    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"] {
+    for field in
+        ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields"]
+    {
         metadata.shift_remove(field);
     }
     metadata.insert("uid".to_owned(), uuid::Uuid::new_v4().to_string().into());
@@ -209,7 +226,8 @@ pub(crate) fn from_store(error: store::Error, resource: &'static Resource, name:
         }
         // Nothing was done: the client may try again at once.
         store::Error::Unavailable(why) => {
-            ApiError::new(Reason::ServiceUnavailable, format!("etcd is unavailable: {why}")).with_details(retry(1))
+            ApiError::new(Reason::ServiceUnavailable, format!("etcd is unavailable: {why}"))
+                .with_details(retry(1))
         }
         store::Error::Timeout(_) => ApiError::new(Reason::Timeout, "etcdserver: request timed out"),
         error @ (store::Error::UnknownCollection(_) | store::Error::Refused(_)) => ApiError::internal(error),

@@ -68,7 +68,11 @@ impl View {
     /// One object that is at hand as a tree.
     #[must_use]
     pub fn value(&self, object: &Value) -> Bytes {
-        if self.form == Form::Whole { object.to_string().into() } else { self.shape(object, true).to_string().into() }
+        if self.form == Form::Whole {
+            object.to_string().into()
+        } else {
+            self.shape(object, true).to_string().into()
+        }
     }
 
     /// One object of a watch, shown at `revision`; only the first Table of a stream carries the columns.
@@ -89,9 +93,12 @@ impl View {
             Form::Whole => {
                 json!({"kind": self.resource.kind, "apiVersion": self.resource.api_version(), "metadata": metadata})
             }
-            Form::Metadata => json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata}),
+            Form::Metadata => {
+                json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata})
+            }
             Form::Table => {
-                let object = json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata});
+                let object =
+                    json!({"kind": "PartialObjectMetadata", "apiVersion": META, "metadata": metadata});
                 let rows = json!([{"cells": [], "object": object}]);
                 json!({"kind": "Table", "apiVersion": META, "metadata": {"resourceVersion": revision.to_string()},
                        "columnDefinitions": null, "rows": rows})

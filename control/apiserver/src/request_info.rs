@@ -35,7 +35,8 @@ impl RequestInfo {
     /// Reads a request's method, path and query.
     #[must_use]
     pub fn parse(method: &Method, path: &str, query: &Query) -> Self {
-        let plain = Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), ..Self::default() };
+        let plain =
+            Self { verb: method.as_str().to_ascii_lowercase(), path: path.to_owned(), ..Self::default() };
         let decoded: Vec<String> = path.split('/').filter(|it| !it.is_empty()).map(percent_decode).collect();
         let parts: Vec<&str> = decoded.iter().map(String::as_str).collect();
         let (group, version, parts) = match parts.as_slice() {
@@ -71,7 +72,8 @@ impl RequestInfo {
     /// A connection that lives until one side ends it: no time limit, not counted as in flight.
     #[must_use]
     pub fn is_long_running(&self) -> bool {
-        self.verb == "watch" || matches!(self.subresource.as_str(), "proxy" | "attach" | "exec" | "log" | "portforward")
+        self.verb == "watch"
+            || matches!(self.subresource.as_str(), "proxy" | "attach" | "exec" | "log" | "portforward")
     }
 }
 
@@ -140,7 +142,10 @@ mod tests {
         let Ok(method) = method.parse::<Method>() else { panic!("{request}: bad method") };
         let it = RequestInfo::parse(&method, path, &Query::parse(query));
         let seen = if it.resource_request {
-            format!("{} {}/{} ns={} {}/{}/{} {}", it.verb, it.group, it.version, it.namespace, it.resource, it.name, it.subresource, it.rest)
+            format!(
+                "{} {}/{} ns={} {}/{}/{} {}",
+                it.verb, it.group, it.version, it.namespace, it.resource, it.name, it.subresource, it.rest
+            )
         } else {
             format!("{} plain", it.verb)
         };
@@ -168,7 +173,9 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_resources() {
-        for path in ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v3/api/v1"] {
+        for path in
+            ["/", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/openapi/v3/api/v1"]
+        {
             check(&format!("GET {path}"), "get plain");
         }
         check("POST /version", "post plain");

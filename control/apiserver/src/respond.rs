@@ -39,7 +39,11 @@ impl Delivery {
 }
 
 /// A response of JSON pieces, in the media type asked for, compressed if large and welcome.
-pub async fn pieces(status: StatusCode, pieces: Vec<Bytes>, Delivery { media, gzip: welcome }: Delivery) -> Response {
+pub async fn pieces(
+    status: StatusCode,
+    pieces: Vec<Bytes>,
+    Delivery { media, gzip: welcome }: Delivery,
+) -> Response {
     let size: usize = pieces.iter().map(Bytes::len).sum();
     if media == Media::Yaml {
         let value: Value = serde_json::from_slice(&pieces.concat()).unwrap_or_default();
@@ -58,7 +62,8 @@ pub async fn pieces(status: StatusCode, pieces: Vec<Bytes>, Delivery { media, gz
     let body = match pieces.len() {
         0 | 1 => full(pieces.into_iter().next().unwrap_or_default()),
         _ if size < 64 * 1024 => full(pieces.concat()),
-        _ => StreamBody::new(stream::iter(pieces.into_iter().map(|it| Ok(http_body::Frame::data(it))))).boxed_unsync(),
+        _ => StreamBody::new(stream::iter(pieces.into_iter().map(|it| Ok(http_body::Frame::data(it)))))
+            .boxed_unsync(),
     };
     typed(status, media.content_type(), body)
 }

@@ -15,11 +15,10 @@ use crate::bootstrap::{self, BootstrapOptions};
 use crate::connection::Acceptor;
 use crate::core::Core;
 use crate::metrics::Metrics;
-use crate::openapi::Documents;
 use crate::pki::{self, Pki};
 use crate::registry_access::{self, Registry};
 use crate::streaming::Streaming;
-use crate::{in_process, object};
+use crate::{in_process, object, openapi};
 
 /// How a server is set up.
 pub struct ServerOptions {
@@ -62,11 +61,16 @@ impl Server {
     ///
     /// # Errors
     /// [`ServerError`] for certificates and endpoints that cannot be used.
-    pub async fn new(options: ServerOptions, pki: &Pki, shutdown: CancellationToken) -> Result<Self, ServerError> {
+    pub async fn new(
+        options: ServerOptions,
+        pki: &Pki,
+        shutdown: CancellationToken,
+    ) -> Result<Self, ServerError> {
         let metrics = Arc::new(Metrics::default());
         let mut config = store::Config::new(options.etcd_servers, object::prefixes());
         let counted = metrics.clone();
-        config.observer = Arc::new(move |operation, took, succeeded| counted.etcd(operation, took, succeeded));
+        config.observer =
+            Arc::new(move |operation, took, succeeded| counted.etcd(operation, took, succeeded));
         let registry = Registry::new(registry_access::open(config).await?);
         let auth = Auth::new(registry.clone(), pki, AuthOptions::default())?;
         let core = Core {
@@ -76,15 +80,16 @@ impl Server {
             auth,
             registry,
             metrics,
-            documents: Documents::default(),
             address: format!("{}:{}", options.advertise_address, options.secure_port),
             event_ttl: options.event_ttl,
             shutdown,
             started: AtomicBool::new(false),
         };
         let acceptor = Acceptor::new(pki::tls::server_config(pki)?);
-        let bootstrap =
-            BootstrapOptions { advertise_address: options.advertise_address, secure_port: options.secure_port };
+        let bootstrap = BootstrapOptions {
+            advertise_address: options.advertise_address,
+            secure_port: options.secure_port,
+        };
         Ok(Self { core: Arc::new(core), acceptor, bootstrap })
     }
 
@@ -94,14 +99,15 @@ impl Server {
         let authorizer = self.core.auth.authorizer.clone();
         let shutdown = self.core.shutdown.clone();
         tokio::spawn(async move { shutdown.run_until_cancelled(authorizer.follow()).await });
-        while let Err(error) = bootstrap::run(&self.core.registry, &self.core.allocator, &self.bootstrap).await {
+        while let Err(error) =
+            bootstrap::run(&self.core.registry, &self.core.allocator, &self.bootstrap).await
+        {
             tracing::warn!(%error, "filling the cluster failed, trying again");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         self.core.auth.authorizer.refresh();
         self.core.started.store(true, Ordering::Release);
-        let documents = self.core.documents.clone();
-        tokio::task::spawn_blocking(move || documents.warm());
+        tokio::task::spawn_blocking(openapi::warm);
         tracing::info!(revision = self.core.registry.store().revision(), "serving");
     }
 

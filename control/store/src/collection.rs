@@ -71,8 +71,14 @@ pub(crate) struct Pull<M> {
 
 impl<M: Index> Collection<M> {
     pub(crate) fn new(prefix: String) -> Self {
-        let state =
-            State { current: Ordered::default(), revision: 0, log: VecDeque::new(), floor: 0, epoch: 0, pinned: VecDeque::new() };
+        let state = State {
+            current: Ordered::default(),
+            revision: 0,
+            log: VecDeque::new(),
+            floor: 0,
+            epoch: 0,
+            pinned: VecDeque::new(),
+        };
         Self { prefix, interests: Interests::default(), state: RwLock::new(state) }
     }
 
@@ -204,8 +210,8 @@ impl<M: Index> State<M> {
             return Err(Error::Expired { wanted: revision, oldest: self.floor });
         }
         let later = self.pinned.iter().filter(|(it, _)| *it > revision).min_by_key(|(it, _)| *it);
-        let (from, mut entries) =
-            later.map_or_else(|| (self.revision, self.current.clone()), |(it, entries)| (*it, entries.clone()));
+        let (from, mut entries) = later
+            .map_or_else(|| (self.revision, self.current.clone()), |(it, entries)| (*it, entries.clone()));
         let start = self.log.partition_point(|it| it.revision <= revision);
         let end = self.log.partition_point(|it| it.revision <= from);
         for event in self.log.range(start..end).rev() {
@@ -227,7 +233,13 @@ mod tests {
         let collection = Collection::new("/p/".to_owned());
         collection.replace(10, Ordered::default());
         // 11: create a, 12: create b, 13: change a, 14: delete b, 15: create b
-        for (revision, key, gone) in [(11, "/p/a", false), (12, "/p/b", false), (13, "/p/a", false), (14, "/p/b", true), (15, "/p/b", false)] {
+        for (revision, key, gone) in [
+            (11, "/p/a", false),
+            (12, "/p/b", false),
+            (13, "/p/a", false),
+            (14, "/p/b", true),
+            (15, "/p/b", false),
+        ] {
             let entry = (!gone).then(|| Arc::new(Entry::new(key, b"{\"metadata\":{}}", 11, revision)));
             collection.apply(revision, key, entry);
         }

@@ -66,5 +66,7 @@ const DEADLINE_EXCEEDED: i32 = 4;
 const UNAVAILABLE: i32 = 14;
 
 fn never_sent(text: &str) -> bool {
-    ["tcp connect error", "error trying to connect", "Connection refused", "dns error"].iter().any(|it| text.contains(it))
+    ["tcp connect error", "error trying to connect", "Connection refused", "dns error"]
+        .iter()
+        .any(|it| text.contains(it))
 }

@@ -20,7 +20,12 @@ const PAGE: i64 = 1_000;
 const MESSAGE_BYTES: usize = 2 << 30;
 /// How far back a fresh copy starts, so that watchers from before a restart find their events.
 const HISTORY: i64 = 1_000;
-const BACK_OFF: [Duration; 4] = [Duration::from_millis(50), Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+const BACK_OFF: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
 
 /// Why following stopped.
 enum Stop {
@@ -105,13 +110,15 @@ impl<M: Index> Follower<M> {
 
     async fn head(&mut self) -> Result<i64, String> {
         let get = self.client.get("beeline/head", None);
-        let response = tokio::time::timeout(self.config.request_timeout, get).await.map_err(|_| "request timed out")?;
+        let response =
+            tokio::time::timeout(self.config.request_timeout, get).await.map_err(|_| "request timed out")?;
         Ok(response.map_err(|it| it.to_string())?.header().map_or(0, etcd_client::ResponseHeader::revision))
     }
 
     async fn read_all(&mut self, revision: i64) -> Result<Vec<Ordered<M>>, String> {
         let mut kv: KvClient = self.client.kv_client().max_decoding_message_size(MESSAGE_BYTES);
-        let mut collections: Vec<Ordered<M>> = self.followed.collections.iter().map(|_| Ordered::default()).collect();
+        let mut collections: Vec<Ordered<M>> =
+            self.followed.collections.iter().map(|_| Ordered::default()).collect();
         let mut from = ALL.to_vec();
         loop {
             let options = GetOptions::new().with_range(ALL).with_limit(PAGE).with_revision(revision);
@@ -141,7 +148,9 @@ impl<M: Index> Follower<M> {
         let mut reached = self.followed.published.get();
         // A member restored from a backup may be behind what has been shown to clients: that history is another one.
         match self.head().await {
-            Ok(head) if head < reached => return Stop::Lost(format!("etcd is at revision {head}, behind {reached}")),
+            Ok(head) if head < reached => {
+                return Stop::Lost(format!("etcd is at revision {head}, behind {reached}"));
+            }
             Ok(_) => {}
             Err(error) => return Stop::Broken(error),
         }

@@ -34,7 +34,7 @@ impl Leases {
         Ok(lease.id())
     }
 
-    /// Forgets all leases: one may have been lost with etcd's data.
+    /// Forgets all leases: one was lost with etcd's data.
     pub(crate) async fn forget(&self) {
         self.current.lock().await.clear();
     }

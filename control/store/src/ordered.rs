@@ -56,7 +56,10 @@ impl<M> Ordered<M> {
         let (chunk, at) = self.seek(if from > prefix { from } else { prefix });
         let first = self.chunks.get(chunk).map_or(&[][..], |it| &it[at..]);
         let rest = self.chunks.get(chunk + 1..).unwrap_or_default();
-        first.iter().chain(rest.iter().flat_map(|it| it.iter())).take_while(move |it| it.key.starts_with(prefix))
+        first
+            .iter()
+            .chain(rest.iter().flat_map(|it| it.iter()))
+            .take_while(move |it| it.key.starts_with(prefix))
     }
 
     /// Puts `entry` in; gives back the one it replaced.
@@ -64,7 +67,11 @@ impl<M> Ordered<M> {
         let (chunk, at) = self.seek(&entry.key);
         let chunks = Arc::make_mut(&mut self.chunks);
         // Behind the last entry: grow the last chunk instead of opening one an entry.
-        let (chunk, at) = if chunk == chunks.len() && chunk > 0 { (chunk - 1, chunks[chunk - 1].len()) } else { (chunk, at) };
+        let (chunk, at) = if chunk == chunks.len() && chunk > 0 {
+            (chunk - 1, chunks[chunk - 1].len())
+        } else {
+            (chunk, at)
+        };
         let Some(slot) = chunks.get_mut(chunk) else {
             chunks.push(Arc::new(vec![entry]));
             self.len += 1;
@@ -99,7 +106,8 @@ impl<M> Ordered<M> {
 
     /// Chunk and place in it of the first entry that is not below `key`.
     fn seek(&self, key: &str) -> (usize, usize) {
-        let last_below = |chunk: &Chunk<M>| chunk.last().is_some_and(|it| (*it.key).cmp(key) == Ordering::Less);
+        let last_below =
+            |chunk: &Chunk<M>| chunk.last().is_some_and(|it| (*it.key).cmp(key) == Ordering::Less);
         let chunk = self.chunks.partition_point(last_below);
         let at = self.chunks.get(chunk).map_or(0, |it| it.partition_point(|entry| &*entry.key < key));
         (chunk, at)
@@ -140,7 +148,8 @@ mod tests {
         let listed: Vec<_> = ours.range("/p/", "").map(|it| (it.key.to_string(), it.revision)).collect();
         assert_eq!(listed, theirs.clone().into_iter().collect::<Vec<_>>());
         let from: Vec<_> = ours.range("/p/1", "/p/15").map(|it| it.key.to_string()).collect();
-        let expected: Vec<_> = theirs.keys().filter(|it| it.starts_with("/p/1") && it.as_str() >= "/p/15").cloned().collect();
+        let expected: Vec<_> =
+            theirs.keys().filter(|it| it.starts_with("/p/1") && it.as_str() >= "/p/15").cloned().collect();
         assert_eq!(from, expected);
     }
 

@@ -39,7 +39,12 @@ impl Probe {
     }
 }
 
-async fn serve(mut client: Client, timeout: Duration, observer: Observer, mut asked: mpsc::UnboundedReceiver<Reply>) {
+async fn serve(
+    mut client: Client,
+    timeout: Duration,
+    observer: Observer,
+    mut asked: mpsc::UnboundedReceiver<Reply>,
+) {
     while let Some(first) = asked.recv().await {
         let mut waiting = vec![first];
         while let Ok(next) = asked.try_recv() {

@@ -115,11 +115,14 @@ impl<M: Index> Store<M> {
         let client = follow::connect(&config).await?;
         let followed = Arc::new(Followed::new(&config.prefixes));
         let probe = Probe::start(client.clone(), config.request_timeout, config.observer.clone());
-        let mut tasks = vec![tokio::spawn(follow::run(client.clone(), config.clone(), followed.clone())).abort_handle()];
+        let mut tasks =
+            vec![tokio::spawn(follow::run(client.clone(), config.clone(), followed.clone())).abort_handle()];
         if let Some(interval) = config.compaction_interval {
             tasks.push(tokio::spawn(compact::run(client.clone(), interval)).abort_handle());
         }
-        Ok(Self { inner: Arc::new(Inner { config, client, followed, probe, leases: Leases::default(), tasks }) })
+        Ok(Self {
+            inner: Arc::new(Inner { config, client, followed, probe, leases: Leases::default(), tasks }),
+        })
     }
 
     /// Waits until the copy has been loaded.
@@ -220,17 +223,15 @@ impl<M: Index> Store<M> {
     }
 
     pub(crate) async fn lease(&self, ttl: Duration) -> Result<i64, Error> {
-        if !self.is_connected() {
-            self.inner.leases.forget().await;
-        }
-        self.timed_lease(ttl).await
-    }
-
-    async fn timed_lease(&self, ttl: Duration) -> Result<i64, Error> {
-        match tokio::time::timeout(self.inner.config.request_timeout, self.inner.leases.get(&self.inner.client, ttl)).await {
+        let granted = self.inner.leases.get(&self.inner.client, ttl);
+        match tokio::time::timeout(self.inner.config.request_timeout, granted).await {
             Ok(result) => result,
             Err(_) => Err(Error::Unavailable("lease grant timed out".to_owned())),
         }
+    }
+
+    pub(crate) async fn forget_leases(&self) {
+        self.inner.leases.forget().await;
     }
 
     fn loaded(&self) -> Result<i64, Error> {

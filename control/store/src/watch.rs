@@ -101,10 +101,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_watcher_of_one_directory_sleeps_through_the_others_and_survives_their_trimming() {
-        let (collection, published) = (Arc::new(Collection::<()>::new("/p/".to_owned())), Published::default());
+        let (collection, published) =
+            (Arc::new(Collection::<()>::new("/p/".to_owned())), Published::default());
         collection.replace(1, Ordered::default());
         let mut watch =
-            Watch::new(collection.clone(), published.clone(), Interest::Directory("/p/a/".to_owned()), 1).unwrap();
+            Watch::new(collection.clone(), published.clone(), Interest::Directory("/p/a/".to_owned()), 1)
+                .unwrap();
         touch(&collection, &published, 2, "/p/a/x");
         assert_eq!(revisions(&watch.next().await.unwrap()), [2]);
         for revision in 3..10 {
@@ -119,7 +121,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_watcher_is_expired_not_skipped() {
-        let (collection, published) = (Arc::new(Collection::<()>::new("/p/".to_owned())), Published::default());
+        let (collection, published) =
+            (Arc::new(Collection::<()>::new("/p/".to_owned())), Published::default());
         collection.replace(1, Ordered::default());
         let mut watch = Watch::new(collection.clone(), published.clone(), Interest::All, 1).unwrap();
         touch(&collection, &published, 2, "/p/a/x");

@@ -14,9 +14,8 @@ impl<M: Index> Store<M> {
     /// # Errors
     /// [`Error::Exists`] if the key is there; errors of etcd.
     pub async fn create(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<Entry<M>, Error> {
-        let put = self.put(key, value, ttl).await?;
-        let txn = Txn::new().when([Compare::mod_revision(key, CompareOp::Equal, 0)]).and_then([put]);
-        let revision = self.commit("create", txn).await?.ok_or(Error::Exists)?;
+        let absent = Compare::mod_revision(key, CompareOp::Equal, 0);
+        let revision = self.put("create", absent, key, value, ttl).await?.ok_or(Error::Exists)?;
         Ok(Entry::new(key, value, revision, revision))
     }
 
@@ -24,10 +23,14 @@ impl<M: Index> Store<M> {
     ///
     /// # Errors
     /// [`Error::Conflict`] if the key is at another revision or gone; errors of etcd.
-    pub async fn update(&self, of: &Entry<M>, value: &[u8], ttl: Option<Duration>) -> Result<Entry<M>, Error> {
-        let put = self.put(&of.key, value, ttl).await?;
-        let txn = Txn::new().when([Compare::mod_revision(&*of.key, CompareOp::Equal, of.revision)]).and_then([put]);
-        let revision = self.commit("update", txn).await?.ok_or(Error::Conflict)?;
+    pub async fn update(
+        &self,
+        of: &Entry<M>,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Entry<M>, Error> {
+        let unchanged = Compare::mod_revision(&*of.key, CompareOp::Equal, of.revision);
+        let revision = self.put("update", unchanged, &of.key, value, ttl).await?.ok_or(Error::Conflict)?;
         Ok(Entry::new(&of.key, value, of.created, revision))
     }
 
@@ -53,12 +56,27 @@ impl<M: Index> Store<M> {
         Ok(Entry::new(key, kv.value(), kv.create_revision(), kv.mod_revision()))
     }
 
-    async fn put(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<TxnOp, Error> {
-        let options = match ttl {
-            Some(ttl) => Some(PutOptions::new().with_lease(self.lease(ttl).await?)),
-            None => None,
-        };
-        Ok(TxnOp::put(key, value, options))
+    /// Writes if `condition` holds; `None` if it does not.
+    async fn put(
+        &self,
+        operation: &'static str,
+        condition: Compare,
+        key: &str,
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<Option<i64>, Error> {
+        let txn = |options| Txn::new().when([condition.clone()]).and_then([TxnOp::put(key, value, options)]);
+        let Some(ttl) = ttl else { return self.commit(operation, txn(None)).await };
+        let lease = self.lease(ttl).await?;
+        match self.commit(operation, txn(Some(PutOptions::new().with_lease(lease)))).await {
+            // The lease ended early, with the etcd data it was part of: take another.
+            Err(Error::Refused(why)) if why.contains("lease not found") => {
+                self.forget_leases().await;
+                let lease = self.lease(ttl).await?;
+                self.commit(operation, txn(Some(PutOptions::new().with_lease(lease)))).await
+            }
+            result => result,
+        }
     }
 
     /// The revision of the commit; `None` if the comparison failed.

@@ -18,7 +18,12 @@ impl Index for Labels {
     fn of(_: &str, body: &[u8]) -> Self {
         let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let labels = value["metadata"]["labels"].as_object().cloned().unwrap_or_default();
-        Self(labels.into_iter().map(|(key, value)| (key, value.as_str().unwrap_or_default().to_owned())).collect())
+        Self(
+            labels
+                .into_iter()
+                .map(|(key, value)| (key, value.as_str().unwrap_or_default().to_owned()))
+                .collect(),
+        )
     }
 
     fn fields(&self, visit: &mut dyn FnMut(&str, &str)) {
@@ -75,7 +80,10 @@ impl Etcd {
     }
 
     async fn store(&self) -> Store<Labels> {
-        let config = Config { compaction_interval: None, ..Config::new(vec![self.url()], vec!["/r/pods/".into(), "/r/nodes/".into()]) };
+        let config = Config {
+            compaction_interval: None,
+            ..Config::new(vec![self.url()], vec!["/r/pods/".into(), "/r/nodes/".into()])
+        };
         let store = Store::open(config).await.unwrap();
         tokio::time::timeout(Duration::from_secs(20), store.ready()).await.expect("etcd serves within 20 s");
         // The first load may come before the watch stands.
@@ -110,7 +118,11 @@ async fn writers_meet_conflicts_and_readers_see_what_was_written() {
     let Some(etcd) = Etcd::start() else { return };
     let store = etcd.store().await;
     let first = store.create("/r/pods/a/x", &value(1), None).await.unwrap();
-    assert!(std::str::from_utf8(&first.body).unwrap().contains(&format!("\"resourceVersion\":\"{}\"", first.revision)));
+    assert!(
+        std::str::from_utf8(&first.body)
+            .unwrap()
+            .contains(&format!("\"resourceVersion\":\"{}\"", first.revision))
+    );
     assert!(matches!(store.create("/r/pods/a/x", &value(1), None).await, Err(Error::Exists)));
     store.sync().await.unwrap();
     assert_eq!(store.cached("/r/pods/a/x").unwrap().body, first.body);
@@ -152,8 +164,10 @@ async fn pages_of_one_revision_hold_while_others_write() {
 async fn watchers_see_every_event_across_a_killed_etcd() {
     let Some(mut etcd) = Etcd::start() else { return };
     let store = etcd.store().await;
-    let mut watch = store.watch("/r/pods/", Interest::Directory("/r/pods/a/".into()), store.revision()).unwrap();
-    let mut by_label = store.watch("/r/pods/", Interest::Field("n".into(), "7".into()), store.revision()).unwrap();
+    let mut watch =
+        store.watch("/r/pods/", Interest::Directory("/r/pods/a/".into()), store.revision()).unwrap();
+    let mut by_label =
+        store.watch("/r/pods/", Interest::Field("n".into(), "7".into()), store.revision()).unwrap();
     let mut wanted = Vec::new();
     for n in 0..5 {
         wanted.push(store.create(&format!("/r/pods/a/{n}"), &value(n), None).await.unwrap().revision);
@@ -175,11 +189,17 @@ async fn watchers_see_every_event_across_a_killed_etcd() {
     wanted.push(response.header().unwrap().revision());
     let mut seen = Vec::new();
     while seen.len() < wanted.len() {
-        let batch = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("the watch resumes").unwrap();
+        let batch = tokio::time::timeout(Duration::from_secs(10), watch.next())
+            .await
+            .expect("the watch resumes")
+            .unwrap();
         seen.extend(batch.iter().map(|it| it.revision));
     }
     assert_eq!(seen, wanted);
-    let batch = tokio::time::timeout(Duration::from_secs(5), by_label.next()).await.expect("the label rings").unwrap();
+    let batch = tokio::time::timeout(Duration::from_secs(5), by_label.next())
+        .await
+        .expect("the label rings")
+        .unwrap();
     assert!(batch.iter().any(|it| it.key() == "/r/pods/a/y"));
     loop {
         match store.sync().await {
@@ -224,13 +244,19 @@ async fn a_leased_object_goes_by_itself_and_its_watchers_hear_of_it() {
     client.put("/r/nodes/n", value(1), Some(options)).await.unwrap();
     let added = tokio::time::timeout(Duration::from_secs(5), watch.next()).await.unwrap().unwrap();
     assert!(added[0].new.is_some());
-    let expired = tokio::time::timeout(Duration::from_secs(15), watch.next()).await.expect("the lease expires").unwrap();
+    let expired = tokio::time::timeout(Duration::from_secs(15), watch.next())
+        .await
+        .expect("the lease expires")
+        .unwrap();
     assert!(expired[0].new.is_none() && expired[0].old.is_some());
-    let shared: Vec<_> = futures::future::join_all((0..3).map(|n| {
-        let store = store.clone();
-        async move { store.create(&format!("/r/nodes/{n}"), &value(n), Some(Duration::from_secs(3_600))).await }
-    }))
-    .await;
+    let shared: Vec<_> =
+        futures::future::join_all((0..3).map(|n| {
+            let store = store.clone();
+            async move {
+                store.create(&format!("/r/nodes/{n}"), &value(n), Some(Duration::from_secs(3_600))).await
+            }
+        }))
+        .await;
     assert!(shared.iter().all(Result::is_ok));
     assert_eq!(client.leases().await.unwrap().leases().len(), 1, "writes of one lifetime share a lease");
 }

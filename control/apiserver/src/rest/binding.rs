@@ -5,7 +5,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::modify::{Change, Part, modify, now};
-use super::{Answer, Call, delete, input};
+use super::{Answer, Call, create, delete, input};
 use crate::body::Request;
 
 struct Bound(Value);
@@ -42,7 +42,9 @@ pub(crate) async fn bind(call: &Call, name: &str, binding: Value) -> Result<Answ
         accepted: call.accepted,
         write: call.write.clone(),
     };
+    let binding = create::admit_subresource(&call, binding).await?;
     modify(&call, name, Part::Decided, &Bound(binding), &mut Vec::new()).await?;
-    let done = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+    let done =
+        json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
     Ok(Answer::Tree(StatusCode::CREATED, done))
 }

@@ -19,7 +19,11 @@ use crate::registry_access::stamp;
 /// Names generated before giving up (upstream's `maxNameGenerationCreateAttempts`).
 const NAME_TRIES: usize = 8;
 
-pub(crate) async fn create(call: &Call, request: Request, warnings: &mut Vec<String>) -> Result<Answer, ApiError> {
+pub(crate) async fn create(
+    call: &Call,
+    request: Request,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, ApiError> {
     let object = input::object(call, request, warnings).await?;
     if call.resource.is_stored() {
         return store(call, object, warnings).await;
@@ -36,13 +40,35 @@ pub(crate) async fn create(call: &Call, request: Request, warnings: &mut Vec<Str
 /// `serviceaccounts/x/token`.
 pub(crate) async fn token(call: &Call, request: Request) -> Result<Answer, ApiError> {
     let request = input::subresource(call, request, &mut Vec::new()).await?;
+    let request = admit_subresource(call, request).await?;
     let made: BoxFuture<'_, _> = Box::pin(call.core.auth.create_token(&call.attributes, request));
     let token = made.await?;
     Ok(Answer::Tree(StatusCode::CREATED, token))
 }
 
+/// Runs what is posted to a subresource through admission; gives it back, mutated or not.
+pub(crate) async fn admit_subresource(call: &Call, posted: Value) -> Result<Value, ApiError> {
+    let mut admission = AdmissionRequest {
+        attributes: &call.attributes,
+        resource: call.resource,
+        operation: Operation::Create,
+        object: Some(posted),
+        old: None,
+        dry_run: call.write.dry_run,
+        options: &call.write.as_object,
+        warnings: Vec::new(),
+    };
+    call.core.admission.admit(&mut admission).await?;
+    call.core.admission.validate(&admission)?;
+    Ok(admission.object.unwrap_or_default())
+}
+
 /// Stores a decoded object as a new one.
-pub(crate) async fn store(call: &Call, mut object: Value, warnings: &mut Vec<String>) -> Result<Answer, ApiError> {
+pub(crate) async fn store(
+    call: &Call,
+    mut object: Value,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, ApiError> {
     let strategy = call.resource.strategy;
     if !metadata_text(&object, "resourceVersion").is_empty() {
         return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
@@ -95,10 +121,11 @@ pub(crate) async fn store(call: &Call, mut object: Value, warnings: &mut Vec<Str
 async fn insert(call: &Call, object: &mut Value, prefix: Option<&str>) -> Result<Object, ApiError> {
     let ttl = lifetime(call);
     for attempt in 1.. {
-        let error = match call.core.registry.insert(call.resource, &as_stored(call.resource, object), ttl).await {
-            Ok(stored) => return Ok(stored),
-            Err(error) => error,
-        };
+        let error =
+            match call.core.registry.insert(call.resource, &as_stored(call.resource, object), ttl).await {
+                Ok(stored) => return Ok(stored),
+                Err(error) => error,
+            };
         let taken = error.reason == api::status::Reason::AlreadyExists;
         match prefix {
             Some(prefix) if taken && attempt < NAME_TRIES => set_name(object, &generate(prefix)),
@@ -125,7 +152,9 @@ async fn absent(call: &Call, object: &Value) -> Result<(), ApiError> {
 pub(crate) fn place(call: &Call, object: &mut Value) -> Result<(), ApiError> {
     let wanted = metadata_text(object, "namespace");
     if call.resource.namespaced && !wanted.is_empty() && wanted != call.namespace() {
-        return Err(ApiError::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     let Some(metadata) = metadata_mut(object) else {
         return Err(ApiError::bad_request("the object provided is not a JSON object"));

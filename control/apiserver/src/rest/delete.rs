@@ -97,7 +97,8 @@ async fn attempt(
 
     let shown = create::shown(call, object);
     let foreground = options.propagation == Some(Propagation::Foreground);
-    let done = |object, gone, dry| Ok(Some(Deleted { resource: call.resource, foreground, object, gone, dry }));
+    let done =
+        |object, gone, dry| Ok(Some(Deleted { resource: call.resource, foreground, object, gone, dry }));
     let store = call.core.registry.store();
     match deletion::plan(call.resource, &shown, options, modify::now()) {
         Deletion::Wait => done(object.clone(), false, None),
@@ -133,7 +134,9 @@ fn preconditions(call: &Call, name: &str, object: &Object, options: &DeleteOptio
         if let Some(wanted) = wanted
             && wanted != is
         {
-            let why = format!("Precondition failed: {what} in precondition: {wanted}, {label} in object meta: {is}");
+            let why = format!(
+                "Precondition failed: {what} in precondition: {wanted}, {label} in object meta: {is}"
+            );
             return Err(ApiError::conflict(call.resource, name, why));
         }
     }
@@ -165,7 +168,10 @@ pub(crate) async fn delete_collection(call: &Call, request: Request) -> Result<A
 /// The options as they stand in an eviction.
 pub(crate) fn options_of(eviction: &Value) -> Result<DeleteOptions, ApiError> {
     let empty = json!({});
-    DeleteOptions::parse(&crate::query::Query::default(), Some(eviction.get("deleteOptions").unwrap_or(&empty)))
+    DeleteOptions::parse(
+        &crate::query::Query::default(),
+        Some(eviction.get("deleteOptions").unwrap_or(&empty)),
+    )
 }
 
 /// The name that an eviction gives must be the URL's.

@@ -71,7 +71,13 @@ fn is_deleting(object: &Value) -> bool {
 }
 
 fn finalizers_of(object: &Value) -> Vec<&str> {
-    object.pointer("/metadata/finalizers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect()
+    object
+        .pointer("/metadata/finalizers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 /// The finalizers that the propagation policy leaves; without a policy those that are there speak for themselves.
@@ -115,7 +121,8 @@ fn shorten(object: &mut Value, requested: Option<i64>) -> i64 {
     let Some(metadata) = metadata_mut(object) else { return 0 };
     let held = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
     let Some(wanted) = requested.map(|it| it.max(0)).filter(|it| *it < held) else { return held };
-    let deadline = metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(|it| api::time::parse(it).ok());
+    let deadline =
+        metadata.get("deletionTimestamp").and_then(Value::as_str).and_then(|it| api::time::parse(it).ok());
     if let Some(deadline) = deadline {
         let earlier = deadline.saturating_sub(SignedDuration::from_secs(held - wanted)).unwrap_or(deadline);
         metadata.insert("deletionTimestamp".to_owned(), api::time::seconds(earlier).into());
@@ -160,12 +167,22 @@ mod tests {
         let held = json!({"metadata": {"name": "a", "finalizers": ["x/y"]}});
         check("configmaps", plain.clone(), DeleteOptions::default(), "remove");
         check("configmaps", held.clone(), DeleteOptions::default(), "mark 2026-01-01T00:01:00Z 0 [\"x/y\"]");
-        check("configmaps", plain.clone(), with(Propagation::Foreground), "mark 2026-01-01T00:01:00Z 0 [\"foregroundDeletion\"]");
+        check(
+            "configmaps",
+            plain.clone(),
+            with(Propagation::Foreground),
+            "mark 2026-01-01T00:01:00Z 0 [\"foregroundDeletion\"]",
+        );
         check("configmaps", plain, with(Propagation::Orphan), "mark 2026-01-01T00:01:00Z 0 [\"orphan\"]");
         check("configmaps", held, with(Propagation::Background), "mark 2026-01-01T00:01:00Z 0 [\"x/y\"]");
         let marked = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0, "finalizers": ["x/y"]}});
         check("configmaps", marked.clone(), DeleteOptions::default(), "wait");
-        check("configmaps", marked, with(Propagation::Orphan), "mark 2026-01-01T00:00:00Z 0 [\"x/y\",\"orphan\"]");
+        check(
+            "configmaps",
+            marked,
+            with(Propagation::Orphan),
+            "mark 2026-01-01T00:00:00Z 0 [\"x/y\",\"orphan\"]",
+        );
     }
 
     #[test]

@@ -26,12 +26,20 @@ pub(crate) async fn read(request: Request) -> Result<Bytes, ApiError> {
 }
 
 /// The body as an object of the resource; `warnings` takes what a lenient decoding let pass.
-pub(crate) async fn object(call: &Call, request: Request, warnings: &mut Vec<String>) -> Result<Value, ApiError> {
+pub(crate) async fn object(
+    call: &Call,
+    request: Request,
+    warnings: &mut Vec<String>,
+) -> Result<Value, ApiError> {
     decoded(call, request, &Target::of(call.resource), warnings).await
 }
 
 /// The body as what the subresource takes.
-pub(crate) async fn subresource(call: &Call, request: Request, warnings: &mut Vec<String>) -> Result<Value, ApiError> {
+pub(crate) async fn subresource(
+    call: &Call,
+    request: Request,
+    warnings: &mut Vec<String>,
+) -> Result<Value, ApiError> {
     let subresource =
         call.resource.subresource(&call.attributes.subresource).ok_or_else(ApiError::no_such_path)?;
     decoded(call, request, &Target::subresource(subresource), warnings).await
@@ -47,7 +55,12 @@ pub(crate) async fn delete_options(call: &Call, request: Request) -> Result<Opti
     Ok(Some(decode::body(&bytes, media, &Target::DELETE_OPTIONS, decode::FieldValidation::Ignore)?.object))
 }
 
-async fn decoded(call: &Call, request: Request, target: &Target, warnings: &mut Vec<String>) -> Result<Value, ApiError> {
+async fn decoded(
+    call: &Call,
+    request: Request,
+    target: &Target,
+    warnings: &mut Vec<String>,
+) -> Result<Value, ApiError> {
     let media = media_type(call)?;
     let bytes = read(request).await?;
     let Decoded { object, warnings: found } = decode::body(&bytes, media, target, call.write.validation)?;

@@ -28,7 +28,9 @@ pub(crate) async fn list(call: &Call) -> Result<Answer, ApiError> {
     };
     let listing = match read(call, &options, token.as_ref()).await {
         Ok(listing) => listing,
-        Err(store::Error::Expired { .. }) if token.is_some() => return Ok(Answer::Made(expired(token.as_ref(), &filter.prefix))),
+        Err(store::Error::Expired { .. }) if token.is_some() => {
+            return Ok(Answer::Made(expired(token.as_ref(), &filter.prefix)));
+        }
         Err(error) => return Err(from_store(error, call.resource, "")),
     };
     let page = Page::cut(&listing, &filter, token.as_ref().map_or("", |it| &it.start), options.limit);
@@ -45,7 +47,11 @@ pub(crate) async fn list(call: &Call) -> Result<Answer, ApiError> {
 }
 
 /// The collection at the revision that the options ask for.
-async fn read(call: &Call, options: &ListOptions, token: Option<&Token>) -> Result<Listing<Meta>, store::Error> {
+async fn read(
+    call: &Call,
+    options: &ListOptions,
+    token: Option<&Token>,
+) -> Result<Listing<Meta>, store::Error> {
     let store = call.core.registry.store();
     let prefix = call.resource.key_prefix(None);
     if let Some(revision) = token.and_then(|it| it.revision) {
@@ -79,7 +85,9 @@ impl Page {
             page.bodies.push(entry.body.clone());
             page.last = entry.key.to_string();
         }
-        if page.bodies.len() == limit && let Some(_next) = entries.next() {
+        if page.bodies.len() == limit
+            && let Some(_next) = entries.next()
+        {
             page.more = true;
             // With selectors upstream does not count, because it would have to read everything.
             page.remaining = filter.is_everything().then(|| 1 + entries.count());
@@ -88,7 +96,11 @@ impl Page {
     }
 
     fn continue_token(&self, prefix: &str, revision: i64) -> String {
-        if self.more { Token { revision: Some(revision), start: format!("{}\0", self.last) }.encode(prefix) } else { String::new() }
+        if self.more {
+            Token { revision: Some(revision), start: format!("{}\0", self.last) }.encode(prefix)
+        } else {
+            String::new()
+        }
     }
 }
 
@@ -109,12 +121,16 @@ impl Token {
 
     fn parse(text: &str, prefix: &str) -> Result<Self, ApiError> {
         let invalid = |why: &str| ApiError::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|it| invalid(&it.to_string()))?;
+        let bytes =
+            URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|it| invalid(&it.to_string()))?;
         let document: Value = serde_json::from_slice(&bytes).map_err(|it| invalid(&it.to_string()))?;
         if document["v"] != "meta.k8s.io/v1" {
             return Err(invalid("server does not recognize this encoded version"));
         }
-        let start = document["start"].as_str().filter(|it| !it.is_empty()).ok_or_else(|| invalid("encoded start key empty"))?;
+        let start = document["start"]
+            .as_str()
+            .filter(|it| !it.is_empty())
+            .ok_or_else(|| invalid("encoded start key empty"))?;
         let revision = document["rv"].as_i64().filter(|it| *it != 0);
         let revision = revision.ok_or_else(|| invalid("incorrect encoded start resourceVersion"))?;
         Ok(Self { revision: Some(revision).filter(|it| *it > 0), start: format!("{prefix}{start}") })

@@ -128,33 +128,36 @@ async fn dispatch(call: &Call, request: Request, warnings: &mut Vec<String>) -> 
     if subresource.is_empty() && !call.resource.serves(verb) {
         return Err(ApiError::method_not_supported(call.resource, verb));
     }
-    if !subresource.is_empty() && !call.resource.subresource(subresource).is_some_and(|it| it.verbs.contains(&verb)) {
+    if !subresource.is_empty()
+        && !call.resource.subresource(subresource).is_some_and(|it| it.verbs.contains(&verb))
+    {
         return Err(ApiError::no_such_path());
     }
     // Boxed one by one: a request's future is then as large as its own verb's, not as the largest.
-    let answer: BoxFuture<'_, Result<Answer, ApiError>> = match (subresource, verb) {
-        ("", "list") => Box::pin(list::list(call)),
-        ("", "watch") => Box::pin(watch::watch(call)),
-        ("" | "status", "get") => Box::pin(get(call)),
-        ("", "create") => Box::pin(create::create(call, request, warnings)),
-        ("", "update") => Box::pin(update::update(call, request, Part::Object, warnings)),
-        ("", "patch") => Box::pin(patch::patch(call, request, Part::Object, warnings)),
-        ("", "delete") => Box::pin(delete::delete(call, request)),
-        ("", "deletecollection") => Box::pin(delete::delete_collection(call, request)),
-        ("status", "update") => Box::pin(update::update(call, request, Part::Status, warnings)),
-        ("status", "patch") => Box::pin(patch::patch(call, request, Part::Status, warnings)),
-        ("finalize", "update") => Box::pin(update::update(call, request, Part::Finalizers, warnings)),
-        ("scale", "get") => Box::pin(scale::get(call)),
-        ("scale", "update") => Box::pin(scale::update(call, request, warnings)),
-        ("scale", "patch") => Box::pin(scale::patch(call, request, warnings)),
-        ("binding", "create") => Box::pin(binding::create(call, request)),
-        ("eviction", "create") => Box::pin(eviction::create(call, request)),
-        ("token", "create") => Box::pin(create::token(call, request)),
-        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
-            Box::pin(async move { Ok(Answer::Made(call.core.streaming.serve(request, &call.attributes).await)) })
-        }
-        _ => return Err(ApiError::no_such_path()),
-    };
+    let answer: BoxFuture<'_, Result<Answer, ApiError>> =
+        match (subresource, verb) {
+            ("", "list") => Box::pin(list::list(call)),
+            ("", "watch") => Box::pin(watch::watch(call)),
+            ("" | "status", "get") => Box::pin(get(call)),
+            ("", "create") => Box::pin(create::create(call, request, warnings)),
+            ("", "update") => Box::pin(update::update(call, request, Part::Object, warnings)),
+            ("", "patch") => Box::pin(patch::patch(call, request, Part::Object, warnings)),
+            ("", "delete") => Box::pin(delete::delete(call, request)),
+            ("", "deletecollection") => Box::pin(delete::delete_collection(call, request)),
+            ("status", "update") => Box::pin(update::update(call, request, Part::Status, warnings)),
+            ("status", "patch") => Box::pin(patch::patch(call, request, Part::Status, warnings)),
+            ("finalize", "update") => Box::pin(update::update(call, request, Part::Finalizers, warnings)),
+            ("scale", "get") => Box::pin(scale::get(call)),
+            ("scale", "update") => Box::pin(scale::update(call, request, warnings)),
+            ("scale", "patch") => Box::pin(scale::patch(call, request, warnings)),
+            ("binding", "create") => Box::pin(binding::create(call, request)),
+            ("eviction", "create") => Box::pin(eviction::create(call, request)),
+            ("token", "create") => Box::pin(create::token(call, request)),
+            ("log" | "exec" | "attach" | "portforward" | "proxy", _) => Box::pin(async move {
+                Ok(Answer::Made(call.core.streaming.serve(request, &call.attributes).await))
+            }),
+            _ => return Err(ApiError::no_such_path()),
+        };
     answer.await
 }
 
@@ -168,9 +171,14 @@ async fn get(call: &Call) -> Result<Answer, ApiError> {
     let object = match call.query.text("resourceVersion") {
         "" => registry.get(call.resource, call.namespace(), call.name()).await?,
         text => {
-            let revision = text.parse().map_err(|_| ApiError::bad_request(format!("invalid resource version \"{text}\"")))?;
+            let revision = text
+                .parse()
+                .map_err(|_| ApiError::bad_request(format!("invalid resource version \"{text}\"")))?;
             let store = registry.store();
-            store.reach(revision).await.map_err(|it| crate::registry_access::from_store(it, call.resource, call.name()))?;
+            store
+                .reach(revision)
+                .await
+                .map_err(|it| crate::registry_access::from_store(it, call.resource, call.name()))?;
             registry
                 .cached(call.resource, call.namespace(), call.name())
                 .ok_or_else(|| ApiError::not_found(call.resource, call.name()))?

@@ -99,7 +99,11 @@ struct Step<'a> {
 }
 
 impl Step<'_> {
-    async fn attempt(&self, change: &(dyn Change + Sync), warnings: &mut Vec<String>) -> Result<Attempt, ApiError> {
+    async fn attempt(
+        &self,
+        change: &(dyn Change + Sync),
+        warnings: &mut Vec<String>,
+    ) -> Result<Attempt, ApiError> {
         let call = self.call;
         let old = shown(call, self.old);
         let mut new = change.make(&old)?;
@@ -107,13 +111,14 @@ impl Step<'_> {
         self.prepare(&mut new, &old);
         let (new, allocation) = self.admit(new, &old, warnings).await?;
 
-        let bytes = encode(&as_stored(call.resource, &new), stored_as(call.resource));
         if deletion::is_finished(call.resource, &new) {
             return self.remove(new).await;
         }
-        if self.old.holds(&bytes) {
+        // As trees: another order of the fields is no change.
+        if new == old {
             return Ok(Attempt::Unchanged);
         }
+        let bytes = encode(&as_stored(call.resource, &new), stored_as(call.resource));
         if call.write.dry_run {
             return Ok(Attempt::Done(Outcome::DryRun(new)));
         }
@@ -134,7 +139,8 @@ impl Step<'_> {
         let resource = self.call.resource;
         let (uid, old_uid) = (metadata_text(new, "uid").to_owned(), metadata_text(old, "uid"));
         if !uid.is_empty() && uid != old_uid {
-            let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
+            let why =
+                format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {old_uid}");
             return Err(ApiError::conflict(resource, self.name, why));
         }
         let version = metadata_text(new, "resourceVersion");
@@ -145,7 +151,14 @@ impl Step<'_> {
         if !version.is_empty() && version != self.old.revision.to_string() {
             return Err(ApiError::modified(resource, self.name));
         }
-        let kept = ["resourceVersion", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "generateName"];
+        let kept = [
+            "resourceVersion",
+            "uid",
+            "creationTimestamp",
+            "deletionTimestamp",
+            "deletionGracePeriodSeconds",
+            "generateName",
+        ];
         for field in kept {
             let value = old.get("metadata").and_then(|it| it.get(field)).cloned();
             let Some(metadata) = metadata_mut(new) else { continue };
@@ -218,7 +231,8 @@ impl Step<'_> {
         if self.part == Part::Object {
             warnings.extend(strategy.warnings(&new, Some(old)));
             if is_service(call.resource) {
-                allocation = Some(call.core.allocator.before_update(&mut new, old, call.write.dry_run).await?);
+                allocation =
+                    Some(call.core.allocator.before_update(&mut new, old, call.write.dry_run).await?);
             }
         }
         Ok((new, allocation))

@@ -69,7 +69,8 @@ impl DeleteOptions {
         let empty = Value::Null;
         let body = body.unwrap_or(&empty);
         let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let from_body = body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+        let from_body =
+            body.get("dryRun").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
         let policy = text("/propagationPolicy").unwrap_or_else(|| query.text("propagationPolicy").to_owned());
         let orphan = body.get("orphanDependents").and_then(Value::as_bool);
         let orphan = orphan.or_else(|| query.get("orphanDependents").map(|_| query.flag("orphanDependents")));
@@ -88,7 +89,8 @@ impl DeleteOptions {
             }
         };
         let grace = body.get("gracePeriodSeconds").and_then(Value::as_i64);
-        let grace_period_seconds = if grace.is_some() { grace } else { query.number("gracePeriodSeconds")? };
+        let grace_period_seconds =
+            if grace.is_some() { grace } else { query.number("gracePeriodSeconds")? };
         Ok(Self {
             grace_period_seconds,
             propagation,
@@ -110,7 +112,9 @@ mod tests {
     #[track_caller]
     fn check(query: &str, body: &Value, expected: &str) {
         let seen = match DeleteOptions::parse(&Query::parse(query), Some(body)) {
-            Ok(it) => format!("{:?} {:?} {:?} {}", it.propagation, it.grace_period_seconds, it.uid, it.dry_run),
+            Ok(it) => {
+                format!("{:?} {:?} {:?} {}", it.propagation, it.grace_period_seconds, it.uid, it.dry_run)
+            }
             Err(error) => error.message,
         };
         assert!(seen.contains(expected), "{query} {body}: {seen}");
@@ -120,8 +124,16 @@ mod tests {
     fn the_body_wins_over_the_query() {
         check("", &json!({}), "None None None false");
         check("gracePeriodSeconds=5&propagationPolicy=Orphan", &json!({}), "Some(Orphan) Some(5) None false");
-        check("gracePeriodSeconds=5", &json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}}), "None Some(0) Some(\"u\")");
-        check("", &json!({"propagationPolicy": "Foreground", "dryRun": ["All"]}), "Some(Foreground) None None true");
+        check(
+            "gracePeriodSeconds=5",
+            &json!({"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}}),
+            "None Some(0) Some(\"u\")",
+        );
+        check(
+            "",
+            &json!({"propagationPolicy": "Foreground", "dryRun": ["All"]}),
+            "Some(Foreground) None None true",
+        );
         check("orphanDependents=false", &json!({}), "Some(Background)");
         check("", &json!({"propagationPolicy": "Sometimes"}), "propagationPolicy: Unsupported value");
         check("", &json!({"propagationPolicy": "Orphan", "orphanDependents": true}), "cannot be both set");

@@ -22,7 +22,9 @@ pub(crate) fn kind(call: &Call) -> Result<Kind, ApiError> {
     let content_type = input::content_type(call).unwrap_or_default();
     let media = content_type.split(';').next().unwrap_or_default().trim();
     if media == "application/apply-patch+yaml" {
-        let why = format!("server-side apply is not supported by this server yet - accepted media types include: {ACCEPTED}");
+        let why = format!(
+            "server-side apply is not supported by this server yet - accepted media types include: {ACCEPTED}"
+        );
         return Err(ApiError::new(Reason::UnsupportedMediaType, why));
     }
     Kind::of(Some(media))

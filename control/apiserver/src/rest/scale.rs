@@ -55,12 +55,20 @@ pub(crate) async fn get(call: &Call) -> Result<Answer, ApiError> {
     Ok(Answer::Tree(StatusCode::OK, scale::of(&create::shown(call, &object))))
 }
 
-pub(crate) async fn update(call: &Call, request: Request, warnings: &mut Vec<String>) -> Result<Answer, ApiError> {
+pub(crate) async fn update(
+    call: &Call,
+    request: Request,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, ApiError> {
     let given = input::subresource(call, request, warnings).await?;
     resize(call, Sized::Given(given), warnings).await
 }
 
-pub(crate) async fn patch(call: &Call, request: Request, warnings: &mut Vec<String>) -> Result<Answer, ApiError> {
+pub(crate) async fn patch(
+    call: &Call,
+    request: Request,
+    warnings: &mut Vec<String>,
+) -> Result<Answer, ApiError> {
     let kind = patches::kind(call)?;
     let body = input::read(request).await?;
     resize(call, Sized::Patched { kind, body }, warnings).await

@@ -73,7 +73,11 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, ApiError> {
         let chunk = state.next().await?;
         Some((Ok(http_body::Frame::data(chunk)), state))
     });
-    Ok(Answer::Made(respond::typed(StatusCode::OK, "application/json", StreamBody::new(frames).boxed_unsync())))
+    Ok(Answer::Made(respond::typed(
+        StatusCode::OK,
+        "application/json",
+        StreamBody::new(frames).boxed_unsync(),
+    )))
 }
 
 /// Where a watch begins.
@@ -114,7 +118,11 @@ fn random_lifetime() -> Duration {
 }
 
 fn bookmark_delay(left: Duration) -> Duration {
-    if left > BOOKMARK_EVERY + BOOKMARK_BEFORE_END { BOOKMARK_EVERY } else { left.saturating_sub(BOOKMARK_BEFORE_END) }
+    if left > BOOKMARK_EVERY + BOOKMARK_BEFORE_END {
+        BOOKMARK_EVERY
+    } else {
+        left.saturating_sub(BOOKMARK_BEFORE_END)
+    }
 }
 
 /// The objects that were there when the watch began, as far as they have not been sent.
