@@ -14,7 +14,8 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::discovery::{self, Served};
 use crate::execute::{Executor, Failure};
@@ -37,6 +38,8 @@ struct Collector {
     queue: Queue<String>,
 }
 
+/// Objects that are decided about at a time (upstream's --concurrent-gc-syncs).
+const WIDTH: usize = 20;
 /// Owners that are remembered as absent.
 const ABSENT_KEPT: usize = 10_000;
 
@@ -44,8 +47,8 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
     it.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Collects garbage until dropped.
-pub async fn run(client: Client, recorder: Recorder) {
+/// Collects garbage until dropped; ends only when a decision panics.
+pub async fn run(client: Client, recorder: Recorder) -> JoinError {
     let collector = Arc::new(Collector {
         executor: Executor::new(client.clone(), recorder.component("garbage-collector")),
         client,
@@ -55,21 +58,14 @@ pub async fn run(client: Client, recorder: Recorder) {
         queue: Queue::default(),
     });
     let (first_lists, mut ready) = watch::channel(false);
-    let follow = collector.clone().follow(first_lists);
-    let work = async {
-        // Deciding on half a graph would only ask the API about every owner.
-        let _ = ready.wait_for(|it| *it).await;
-        let tasks = TaskTracker::new();
-        loop {
-            let uid = collector.queue.next().await;
-            let collector = collector.clone();
-            tasks.spawn(async move {
-                collector.decide(&uid).await;
-                collector.queue.done(&uid);
-            });
-        }
+    let _follower = AbortOnDropHandle::new(tokio::spawn(collector.clone().follow(first_lists)));
+    // Deciding on half a graph would only ask the API about every owner.
+    let _ = ready.wait_for(|it| *it).await;
+    let job = |uid: String| {
+        let collector = collector.clone();
+        async move { collector.decide(&uid).await }
     };
-    tokio::join!(follow, work);
+    collector.queue.serve(WIDTH, job).await
 }
 
 impl Collector {

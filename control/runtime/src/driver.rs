@@ -7,10 +7,9 @@ use std::time::{Duration, Instant};
 
 use controllers::{Context, Controller, Key, Settings, View};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinError;
 
-use crate::execute::{Executor, Failure};
+use crate::execute::{Executor, Failure, Outcome};
 use crate::expectation::Expectations;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
@@ -60,21 +59,14 @@ impl Driver {
         }
     }
 
-    /// Works until dropped.
-    pub async fn run(self) {
+    /// Works until dropped; ends only when a plan panics.
+    pub async fn run(self) -> JoinError {
         let driver = Arc::new(self);
-        let seats = Arc::new(Semaphore::new(WORKERS));
-        let tasks = TaskTracker::new();
-        loop {
-            let Ok(seat) = seats.clone().acquire_owned().await else { return };
-            let key = driver.queue.next().await;
+        let job = |key: Key| {
             let driver = driver.clone();
-            tasks.spawn(async move {
-                driver.work(&key).await;
-                driver.queue.done(&key);
-                drop(seat);
-            });
-        }
+            async move { driver.work(&key).await }
+        };
+        driver.queue.serve(WORKERS, job).await
     }
 
     fn remember<T>(&self, change: impl FnOnce(&mut Memory) -> T) -> T {
@@ -103,7 +95,7 @@ impl Driver {
         self.settle(key, outcome, plan.requeue);
     }
 
-    fn settle(&self, key: &Key, outcome: crate::execute::Outcome, requeue: Option<Duration>) {
+    fn settle(&self, key: &Key, outcome: Outcome, requeue: Option<Duration>) {
         let name = self.controller.name;
         self.remember(|it| {
             it.expectations.add(key, outcome.expected, Instant::now());
@@ -130,3 +122,6 @@ impl Driver {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

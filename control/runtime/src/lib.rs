@@ -15,6 +15,9 @@ pub mod recorder;
 pub mod run;
 pub mod scheduling;
 
+#[cfg(test)]
+mod testkit;
+
 pub use controllers::plan::EventKind;
 pub use controllers::table::{Change, Key, Table};
 pub use informer::Informer;

@@ -11,41 +11,35 @@ use http::Method;
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio_util::task::TaskTracker;
+use tokio::task::JoinError;
 
 use crate::discovery::{self, Served};
 use crate::execute::{Executor, Failure};
 use crate::queue::Queue;
 use crate::recorder::Recorder;
 
+/// Namespaces that are emptied at a time.
+const WIDTH: usize = 10;
 /// First pause before a namespace that is not empty yet is looked at again; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// Empties namespaces whose keys arrive in `queue`, until dropped.
-pub async fn run(client: Client, view: Arc<View>, recorder: Recorder, queue: Arc<Queue<Key>>) {
-    let worker = Arc::new(Worker {
-        executor: Executor::new(client.clone(), recorder.component("namespace-controller")),
-        client,
-        view,
-        queue,
-    });
-    let tasks = TaskTracker::new();
-    loop {
-        let key = worker.queue.next().await;
+/// Empties namespaces whose keys arrive in `queue`, until dropped; ends only when a job panics.
+pub async fn run(client: Client, view: Arc<View>, recorder: Recorder, queue: Arc<Queue<Key>>) -> JoinError {
+    let executor = Executor::new(client.clone(), recorder.component("namespace-controller"));
+    let worker = Arc::new(Worker { executor, client, view });
+    let job = |key: Key| {
         let worker = worker.clone();
-        tasks.spawn(async move {
-            worker.empty(&key).await;
-            worker.queue.done(&key);
-        });
-    }
+        async move { worker.empty(&key).await }
+    };
+    queue.serve(WIDTH, job).await
 }
 
 struct Worker {
     client: Client,
     executor: Executor,
     view: Arc<View>,
-    queue: Arc<Queue<Key>>,
 }
 
 impl Worker {

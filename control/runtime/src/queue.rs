@@ -3,11 +3,13 @@
 //! [`Queue::next`] is the thin waiting part.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinSet};
 
 /// First delay after a failure (client-go's default).
 const FIRST_DELAY: Duration = Duration::from_millis(5);
@@ -173,6 +175,32 @@ impl<K: Clone + Eq + Hash + Ord> Queue<K> {
                 Next::Idle => self.changed.notified().await,
                 Next::Sleep(at) => {
                     let _ = tokio::time::timeout_at(at.into(), self.changed.notified()).await;
+                }
+            }
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord + Send + 'static> Queue<K> {
+    /// Works on keys, at most `width` at a time. Dropping the future ends the work that is under way; it ends by itself only
+    /// when a job panics, and says how.
+    pub async fn serve<F>(&self, width: usize, job: impl Fn(K) -> F) -> JoinError
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut jobs: JoinSet<K> = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(ended) = jobs.join_next() => match ended {
+                    Ok(key) => self.done(&key),
+                    Err(panic) => return panic,
+                },
+                key = self.next(), if jobs.len() < width => {
+                    let work = job(key.clone());
+                    jobs.spawn(async move {
+                        work.await;
+                        key
+                    });
                 }
             }
         }

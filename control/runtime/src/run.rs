@@ -68,10 +68,10 @@ async fn work(client: Client, config: &ControllersConfig, shutdown: Cancellation
     drivers.spawn(collector::run(client, recorder));
     tokio::select! {
         () = shutdown.cancelled() => Ok(()),
-        Some(ended) = drivers.join_next() => match ended {
-            Ok(()) => Ok(()),
-            Err(error) => Err(Error::Panicked(error.to_string())),
-        },
+        Some(ended) = drivers.join_next() => {
+            let panic = ended.unwrap_or_else(|error| error);
+            Err(Error::Panicked(panic.to_string()))
+        }
     }
 }
 

@@ -12,7 +12,8 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 use scheduler::{Scheduler, Step};
 use serde_json::json;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::execute::Executor;
@@ -25,8 +26,8 @@ use crate::{Error, SchedulerConfig};
 const LEASE: &str = "kube-scheduler";
 /// The scheduler that pods ask for when they do not say.
 const DEFAULT_NAME: &str = "default-scheduler";
-/// Bindings that are under way at a time: the next pod does not wait for the last one's binding.
-const BINDINGS: usize = 64;
+/// Writes that are under way at a time: the next pod does not wait for the last one's binding.
+const WRITES: usize = 64;
 
 /// Runs the scheduler until `shutdown`.
 ///
@@ -52,7 +53,6 @@ struct Desk {
     changed: Notify,
     executor: Executor,
     recorder: Recorder,
-    seats: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -69,7 +69,6 @@ async fn work(client: Client, name: &str, shutdown: &CancellationToken) -> Resul
         changed: Notify::new(),
         executor: Executor::new(client.clone(), recorder.clone()),
         recorder,
-        seats: Arc::new(Semaphore::new(BINDINGS)),
     });
     // Nodes first: a pod that is seen before any node would only be refused.
     let told = desk.clone();
@@ -85,31 +84,39 @@ async fn work(client: Client, name: &str, shutdown: &CancellationToken) -> Resul
     pods.synced().await;
     tracing::info!(name, "scheduler follows the API");
     tokio::select! {
-        () = decide(&desk) => Ok(()),
+        panic = decide(&desk) => Err(Error::Panicked(panic.to_string())),
         () = shutdown.cancelled() => Ok(()),
     }
 }
 
-async fn decide(desk: &Arc<Desk>) {
+async fn decide(desk: &Arc<Desk>) -> JoinError {
+    let mut writes = JoinSet::new();
     loop {
-        let step = desk.scheduler.lock().unwrap_or_else(PoisonError::into_inner).step(Instant::now());
-        match step {
+        let step = if writes.len() < WRITES {
+            desk.scheduler.lock().unwrap_or_else(PoisonError::into_inner).step(Instant::now())
+        } else {
+            Step::Idle
+        };
+        let wait = match step {
             Step::Bind { pod, node } => {
-                let Ok(seat) = desk.seats.clone().acquire_owned().await else { return };
                 let desk = desk.clone();
-                tokio::spawn(async move {
-                    bind(&desk, &pod, &node).await;
-                    drop(seat);
-                });
+                writes.spawn(async move { bind(&desk, &pod, &node).await });
+                continue;
             }
             Step::Refuse { pod, why } => {
                 let desk = desk.clone();
-                tokio::spawn(async move { refuse(&desk, &pod, &why.message).await });
+                writes.spawn(async move { refuse(&desk, &pod, &why.message).await });
+                continue;
             }
-            Step::Idle => desk.changed.notified().await,
-            Step::Sleep(at) => {
-                let _ = tokio::time::timeout_at(at.into(), desk.changed.notified()).await;
-            }
+            Step::Idle => None,
+            Step::Sleep(at) => Some(at),
+        };
+        tokio::select! {
+            Some(ended) = writes.join_next() => if let Err(panic) = ended {
+                return panic;
+            },
+            () = desk.changed.notified() => {}
+            () = tokio::time::sleep_until(wait.unwrap_or_else(Instant::now).into()), if wait.is_some() => {}
         }
     }
 }
