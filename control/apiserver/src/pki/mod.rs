@@ -10,16 +10,19 @@ mod authority;
 mod files;
 mod identity;
 pub mod kubeconfig;
+mod live;
 mod node;
 pub mod tls;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 pub use authority::Authority;
 pub use identity::{Identity, Profile, ServingNames, Usage};
+pub use live::LiveIdentity;
 pub use node::{NodeIdentity, issue_node};
 
 /// User name of the certificate with which the API server calls kubelets.
@@ -64,9 +67,9 @@ pub struct Pki {
     /// The cluster's authority.
     pub authority: Authority,
     /// Serving certificate of the API server.
-    pub serving: Identity,
+    pub serving: Arc<LiveIdentity>,
     /// Client certificate for kubelets' port 10250.
-    pub kubelet_client: Identity,
+    pub kubelet_client: Arc<LiveIdentity>,
     /// Client certificate of `kubernetes-admin` (group `system:masters`).
     pub admin: Identity,
     /// Client certificate of `system:kube-scheduler`.
@@ -92,14 +95,15 @@ pub fn ensure(data_dir: &Path, names: &ServingNames, now: Timestamp) -> Result<P
     let client = |stem: &str, user: &str, group: Option<&str>| {
         authority.ensure_identity(&dir, stem, &Profile::client(user, group), now)
     };
+    let serving = authority.ensure_identity(
+        &dir,
+        "apiserver",
+        &Profile::serving("kube-apiserver", names.clone()),
+        now,
+    )?;
     Ok(Pki {
-        serving: authority.ensure_identity(
-            &dir,
-            "apiserver",
-            &Profile::serving("kube-apiserver", names.clone()),
-            now,
-        )?,
-        kubelet_client: client("apiserver-kubelet-client", KUBELET_CLIENT_USER, None)?,
+        serving: LiveIdentity::new(&serving)?,
+        kubelet_client: LiveIdentity::new(&client("apiserver-kubelet-client", KUBELET_CLIENT_USER, None)?)?,
         admin: client("admin", "kubernetes-admin", Some("system:masters"))?,
         scheduler: client("scheduler", "system:kube-scheduler", None)?,
         controllers: client("controllers", "system:kube-controller-manager", None)?,

@@ -59,19 +59,39 @@ fn keys_are_readable_by_their_owner_alone() {
     }
 }
 
+fn stored(dir: &Path, file: &str) -> String {
+    fs::read_to_string(directory(dir).join(file)).unwrap()
+}
+
 #[test]
 fn a_certificate_is_made_again_close_to_expiry_and_for_new_names_but_the_authority_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let first = ensure(dir.path(), &names(), at(NOW)).unwrap();
-    let late = ensure(dir.path(), &names(), at("2027-09-22T10:00:00Z")).unwrap();
-    assert_ne!(first.serving.certificate_pem, late.serving.certificate_pem);
-    assert_eq!(first.authority.certificate_pem(), late.authority.certificate_pem());
+    let files = || ["ca.crt", "apiserver.crt", "admin.crt"].map(|file| stored(dir.path(), file));
+    ensure(dir.path(), &names(), at(NOW)).unwrap();
+    let [first_ca, first_serving, _] = files();
+    ensure(dir.path(), &names(), at("2027-09-22T10:00:00Z")).unwrap();
+    let [late_ca, late_serving, late_admin] = files();
+    assert_ne!(first_serving, late_serving);
+    assert_eq!(first_ca, late_ca);
 
     let mut more = names();
     more.dns.push("api.example".to_owned());
-    let renamed = ensure(dir.path(), &more, at("2027-09-22T10:00:00Z")).unwrap();
-    assert_ne!(late.serving.certificate_pem, renamed.serving.certificate_pem);
-    assert_eq!(late.admin.certificate_pem, renamed.admin.certificate_pem, "only the serving names changed");
+    ensure(dir.path(), &more, at("2027-09-22T10:00:00Z")).unwrap();
+    let [_, renamed_serving, renamed_admin] = files();
+    assert_ne!(late_serving, renamed_serving);
+    assert_eq!(late_admin, renamed_admin, "only the serving names changed");
+}
+
+#[test]
+fn a_running_server_uses_a_renewed_certificate_from_the_next_handshake_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ensure(dir.path(), &names(), Timestamp::now()).unwrap();
+    let (server, client) = (tls::server_config(&pki).unwrap(), tls::kubelet_client_config(&pki).unwrap());
+    assert!(handshake(server.clone(), client.clone(), "api.example").is_err());
+    let mut more = names();
+    more.dns.push("api.example".to_owned());
+    pki.renew(dir.path(), &more, Timestamp::now()).unwrap();
+    handshake(server, client, "api.example").unwrap();
 }
 
 #[test]

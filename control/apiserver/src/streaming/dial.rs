@@ -1,5 +1,6 @@
 //! Connections to kubelets (TLS, with the server's client certificate) and to pods (plain): HTTP/1.1, one request each.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ impl Dialer {
         let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(location.address))
             .await
             .map_err(|_| unreachable(location, &"i/o timeout"))?
-            .map_err(|error| unreachable(location, &error))?;
+            .map_err(|error| unreachable(location, &dial_error(&error)))?;
         // Keystrokes are small packets.
         let _ = stream.set_nodelay(true);
         prepare(&mut request, location)?;
@@ -77,6 +78,17 @@ where
 fn unreachable(location: &Location, error: &dyn std::fmt::Display) -> ApiError {
     let message = format!("error dialing backend: dial tcp {}: {error}", location.address);
     ApiError::new(Reason::InternalError, message)
+}
+
+/// A failed connect in the words that clients of upstream look for.
+fn dial_error(error: &std::io::Error) -> String {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => "connect: connection refused".to_owned(),
+        ErrorKind::HostUnreachable => "connect: no route to host".to_owned(),
+        ErrorKind::NetworkUnreachable => "connect: network is unreachable".to_owned(),
+        ErrorKind::TimedOut => "i/o timeout".to_owned(),
+        _ => format!("connect: {error}"),
+    }
 }
 
 /// Turns a client's request into ours.
