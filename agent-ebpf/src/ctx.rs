@@ -32,24 +32,33 @@ const TCX_NEXT: i32 = -1;
 /// `TCX_DROP`.
 const TCX_DROP: i32 = 2;
 
+/// Address of the `size` bytes at `at`, if they lie inside the packet.
+#[inline(always)]
+fn place(data: usize, end: usize, at: usize, size: usize) -> Option<usize> {
+    let start = data + (at & (MAX_OFFSET - 1));
+    let mut limit = start + size;
+    if size == 1 {
+        // The compiler would compare `start >= end`, from which the verifier learns nothing.
+        // SAFETY: moves a register onto itself. (An empty instruction would leave two line records for one address, which
+        // the kernel refuses.)
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) limit, options(pure, nomem, nostack)) };
+    }
+    if limit > end { None } else { Some(start) }
+}
+
 #[inline(always)]
 fn load<T: FromBytes + Copy>(data: usize, end: usize, at: usize) -> Option<T> {
-    let start = data + (at & (MAX_OFFSET - 1));
-    if start + size_of::<T>() > end {
-        return None;
-    }
+    let start = place(data, end, at, size_of::<T>())?;
     // SAFETY: the bytes lie inside the packet; any bytes make a `T`.
     Some(unsafe { (start as *const T).read() })
 }
 
 #[inline(always)]
 fn store<T: IntoBytes + Immutable>(data: usize, end: usize, at: usize, value: T) {
-    let start = data + (at & (MAX_OFFSET - 1));
-    if start + size_of::<T>() > end {
-        return;
+    if let Some(start) = place(data, end, at, size_of::<T>()) {
+        // SAFETY: the bytes lie inside the packet.
+        unsafe { (start as *mut T).write(value) }
     }
-    // SAFETY: the bytes lie inside the packet.
-    unsafe { (start as *mut T).write(value) }
 }
 
 /// A packet at an XDP hook.

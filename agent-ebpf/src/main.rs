@@ -4,7 +4,8 @@
 //! verdict. Decisions live in `pipeline`, layouts in `abi`; [`ctx`] and [`maps`] are the only files with unsafe code.
 //! On other targets this crate is an empty program, so that the workspace builds without a BPF toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// The only way to keep the compiler from folding a constant that the loader overrides is an empty `asm!`.
+// What the compiler must not see through (constants that the loader overrides, bounds that the verifier must see) goes
+// through an `asm!` that moves a register onto itself.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]

@@ -120,10 +120,10 @@ impl Common for Maps {
     #[inline(always)]
     fn config(&self) -> &Config {
         let mut config: *const Global<Config> = &raw const BL_CONFIG;
-        // SAFETY: `Global` is transparent over `Config`. The empty instruction hides the address from the compiler,
+        // SAFETY: `Global` is transparent over `Config`. The move onto itself hides the address from the compiler,
         // which would otherwise fold the initial value; the loader replaces it before the first run.
         unsafe {
-            core::arch::asm!("/* {0} */", inout(reg) config, options(pure, nomem, nostack));
+            core::arch::asm!("{0} = {0}", inout(reg) config, options(pure, nomem, nostack));
             &*config.cast::<Config>()
         }
     }

@@ -36,19 +36,22 @@ fn packet<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
 
 #[inline(always)]
 fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -> Step<Verdict> {
-    let mut headers = F::parse(pkt, l3)?;
-    let possible = match F::place(tables.config(), headers.tuple.dst) {
+    let Some(mut room) = tables.scratch() else { return pass() };
+    let scratch = &mut *room;
+    F::parse(pkt, l3, &mut scratch.headers)?;
+    let possible = match F::place(tables.config(), scratch.headers.tuple.dst) {
         Place::Local(index) => tables.seen(index) & seen::STATEFUL != 0,
         _ => tables.switches() & switches::HOST_BACKENDS != 0,
     };
-    if !possible || !headers.has_ports() || !parse::recall_fragment::<F, T>(tables, &mut headers) {
+    if !possible
+        || !scratch.headers.has_ports()
+        || !parse::recall_fragment::<F, T>(tables, &mut scratch.headers)
+    {
         return pass();
     }
-    let Some(mut scratch) = tables.scratch() else { return pass() };
-    scratch.headers = headers;
-    if flow::probe::<F, T>(tables, &mut scratch) && F::flow_parts(&scratch.flow).2.kind == KIND_REVERSE {
-        parse::remember_fragment::<F, T>(tables, &headers);
-        nat::translate::<F, P>(pkt, &headers, &scratch.flow, false);
+    if flow::probe::<F, T>(tables, scratch) && F::flow_parts(&scratch.flow).2.kind == KIND_REVERSE {
+        parse::remember_fragment::<F, T>(tables, &scratch.headers);
+        nat::translate::<F, P>(pkt, &scratch.headers, &scratch.flow, false);
     }
     pass()
 }

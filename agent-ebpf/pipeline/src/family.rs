@@ -85,8 +85,8 @@ pub trait Family: Sized + Copy + PartialEq + Eq + core::fmt::Debug {
     fn frontend_key(addr: Self::Addr, port: Port, proto: Proto, scope: u8) -> Self::FrontendKey;
     /// Builds the key of a flow.
     fn flow_key(tuple: &Tuple<Self::Addr>) -> Self::FlowKey;
-    /// Builds a flow's value.
-    fn flow(src: Self::Addr, dst: Self::Addr, state: FlowState) -> Self::Flow;
+    /// Sets the addresses of a flow's value.
+    fn set_ends(flow: &mut Self::Flow, src: Self::Addr, dst: Self::Addr);
     /// Source, destination and the rest of a flow's value.
     fn flow_parts(flow: &Self::Flow) -> (Self::Addr, Self::Addr, &FlowState);
     /// Key of the opposite direction's entry.
@@ -163,8 +163,9 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn flow(src: Ip4, dst: Ip4, state: FlowState) -> Flow4 {
-        Flow4 { src, dst, state }
+    fn set_ends(flow: &mut Flow4, src: Ip4, dst: Ip4) {
+        flow.src = src;
+        flow.dst = dst;
     }
 
     #[inline(always)]
@@ -264,8 +265,10 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn flow(src: Ip6, dst: Ip6, state: FlowState) -> Flow6 {
-        Flow6 { src, dst, state, _spare: [0; 4] }
+    fn set_ends(flow: &mut Flow6, src: Ip6, dst: Ip6) {
+        flow.src = src;
+        flow.dst = dst;
+        flow._spare = [0; 4];
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 
 use abi::{
     Mac, Port, Proto, Reason,
-    flow::{FlowState, KIND_FORWARD, KIND_REVERSE, tcp_bits},
+    flow::{KIND_FORWARD, KIND_REVERSE, flags, tcp_bits},
 };
 
 use crate::{
@@ -142,7 +142,7 @@ pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Res
     for table in [FlowTable::Established, FlowTable::Embryonic] {
         forget::<F, T>(tables, scratch, table);
     }
-    let mut sport = scratch.opening.client.sport;
+    let mut sport = first_port::<F, T>(tables, &scratch.opening);
     for attempt in 0..ATTEMPTS {
         match claim::<F, T>(tables, scratch, sport) {
             Ok(()) => return forward::<F, T>(tables, scratch, sport),
@@ -154,18 +154,21 @@ pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Res
 }
 
 /// Deletes what an earlier connection with the key's ports has left, forward first.
-#[inline(always)]
+#[inline(never)]
 fn forget<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable) {
     let Scratch { key, flow, .. } = scratch;
     if let Some(entry) = tables.flow(table, key) {
         entry.copy_to(flow);
         tables.delete_flow(table, key);
-        tables.delete_flow(table, &F::opposite(key, flow));
+        let forward_key = *key;
+        *key = F::opposite(key, flow);
+        tables.delete_flow(table, key);
+        *key = forward_key;
     }
 }
 
 /// The first half of a pair: inserting the reverse entry takes the source port.
-#[inline(always)]
+#[inline(never)]
 fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Port) -> Result<(), Refused> {
     let Scratch { key, opening, reverse, .. } = scratch;
     let from = opening.translated(sport).reversed();
@@ -178,7 +181,7 @@ fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Po
 }
 
 /// The second half of a pair. The key of the first is still in the scratch room.
-#[inline(always)]
+#[inline(never)]
 fn forward<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Port) -> Result<(), Reason> {
     let Scratch { key, opening, flow, .. } = scratch;
     fill::<F, T>(tables, flow, opening, &opening.client, &opening.translated(sport), KIND_FORWARD);
@@ -189,6 +192,20 @@ fn forward<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: 
     }
     tables.delete_flow(FlowTable::Embryonic, &reverse_key);
     Err(Reason::FlowTableFull)
+}
+
+/// The client's own source port, unless the client is hidden behind this node's address and its port is outside the
+/// range by which replies are recognised.
+#[inline(always)]
+fn first_port<F: Family, T: Tables<F>>(tables: T, opening: &Opening<F>) -> Port {
+    let config = tables.config();
+    let port = opening.client.sport.host();
+    let ours = port >= config.snat_port_first && port <= config.snat_port_last;
+    if opening.flags & flags::SNAT == 0 || ours {
+        opening.client.sport
+    } else {
+        next_port::<F, T>(tables, opening, 0)
+    }
 }
 
 /// Another source port: ports free up in about the order in which they were taken, so the CPU's rotor is tried first
@@ -222,29 +239,30 @@ fn fill<F: Family, T: Tables<F>>(
     let old = F::sum(from.src) + F::sum(from.dst);
     let new = F::sum(to.src) + F::sum(to.dst);
     let forward = kind == KIND_FORWARD;
-    let state = FlowState {
-        sport: to.sport,
-        dport: to.dport,
-        _l3_delta: 0,
-        addr_delta: checksum::difference(old, new),
-        port_delta: checksum::add(checksum::port(from.sport, to.sport), checksum::port(from.dport, to.dport)),
-        kind,
-        tcp: if forward { shown(opening.tcp) } else { 0 },
-        nexthop: if forward { opening.nexthop } else { 0 },
-        peer_ifindex: opening.ifindex,
-        service: opening.service,
-        backend: opening.backend,
-        backend_generation: opening.generation,
-        policy_generation: 0,
-        signature: signature::<F>(tables.config().hash_seed, from),
-        last_seen: now,
-        created: now,
-        flags: opening.flags,
-        mss: 0,
-        peer_mac: opening.mac,
-        _spare: 0,
-    };
-    *out = F::flow(to.src, to.dst, state);
+    F::set_ends(out, to.src, to.dst);
+    // Field by field: a whole value would be put together on the stack first.
+    let state = F::flow_state(out);
+    state.sport = to.sport;
+    state.dport = to.dport;
+    state._l3_delta = 0;
+    state.addr_delta = checksum::difference(old, new);
+    state.port_delta =
+        checksum::add(checksum::port(from.sport, to.sport), checksum::port(from.dport, to.dport));
+    state.kind = kind;
+    state.tcp = if forward { shown(opening.tcp) } else { 0 };
+    state.nexthop = if forward { opening.nexthop } else { 0 };
+    state.peer_ifindex = opening.ifindex;
+    state.service = opening.service;
+    state.backend = opening.backend;
+    state.backend_generation = opening.generation;
+    state.policy_generation = 0;
+    state.signature = signature::<F>(tables.config().hash_seed, from);
+    state.last_seen = now;
+    state.created = now;
+    state.flags = opening.flags;
+    state.mss = 0;
+    state.peer_mac = opening.mac;
+    state._spare = 0;
 }
 
 /// The signature of the entry for packets that arrive as `tuple`.

@@ -19,7 +19,7 @@ use crate::{
     route::{self, Target},
     service::{self, Choice, Client, Lookup},
     tables::{Scratch, Tables},
-    verdict::{Packed, Verdict},
+    verdict::{Packed, Step, Verdict, drop},
     wire::Wire,
 };
 
@@ -37,38 +37,58 @@ pub enum At {
 ///
 /// Ends the packet otherwise: with a pass if the address is no service's, a rejection if nothing serves there, a drop
 /// if policy or lack of room forbids the connection.
-#[inline(never)]
+#[inline(always)]
 pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
     client: Client,
     scratch: &mut Scratch<F>,
+) -> Step<()> {
+    Step::from(choose::<F, P, T>(pkt, tables, client, scratch))?;
+    match flow::open::<F, T>(tables, scratch) {
+        Ok(()) => {
+            tables.count(scratch.opening.service, |c| c.flows = c.flows.wrapping_add(1));
+            Continue(())
+        }
+        Err(reason) => drop(reason),
+    }
+}
+
+/// The first half of [`balance`]: fills the scratch room's opening.
+#[inline(never)]
+fn choose<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    client: Client,
+    scratch: &mut Scratch<F>,
 ) -> Packed {
-    let tuple = &scratch.headers.tuple;
+    let Scratch { headers, opening, .. } = scratch;
+    let tuple = &headers.tuple;
     let place = F::place(tables.config(), tuple.dst);
     let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, false) {
         Lookup::NotOurs => return Verdict::Pass.into(),
         Lookup::Unserved => Err(Reason::NoService),
-        Lookup::Found(frontend) => begin::<F, P, T>(pkt, tables, frontend, client, scratch),
+        Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening),
     };
     let step = match outcome {
         Ok(()) => Continue(()),
         Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => {
-            Break(reject::<F, P, T>(pkt, tables, &scratch.headers, reason))
+            Break(reject::<F, P, T>(pkt, tables, headers, reason))
         }
         Err(reason) => Break(Verdict::Drop(reason)),
     };
     step.into()
 }
 
-/// Chooses a backend and opens the flow.
+/// Chooses a backend and says what the connection to it will look like.
 #[inline(always)]
-fn begin<F: Family, P: Packet, T: Tables<F>>(
+fn select<F: Family, P: Packet, T: Tables<F>>(
     pkt: &P,
     tables: T,
+    headers: &Headers<F::Addr>,
     frontend: Frontend,
     client: Client,
-    scratch: &mut Scratch<F>,
+    opening: &mut Opening<F>,
 ) -> Result<(), Reason> {
     let choice = match service::select::<F, T>(tables, frontend, client) {
         Ok(choice) => choice,
@@ -77,13 +97,11 @@ fn begin<F: Family, P: Packet, T: Tables<F>>(
             return Err(reason);
         }
     };
-    scratch.opening = opening(pkt, tables, &scratch.headers, frontend, &choice);
+    prepare(pkt, tables, headers, frontend, &choice, opening);
     match client {
-        Client::OnNode => from_pod::<F, T>(tables, &choice, &mut scratch.opening),
-        Client::Outside => from_outside::<F, T>(tables, &choice, &mut scratch.opening),
+        Client::OnNode => from_pod::<F, T>(tables, &choice, opening),
+        Client::Outside => from_outside::<F, T>(tables, &choice, opening),
     }
-    flow::open::<F, T>(tables, scratch)?;
-    tables.count(frontend.service, |c| c.flows = c.flows.wrapping_add(1));
     Ok(())
 }
 
@@ -127,32 +145,31 @@ fn host_flags<F: Family>(backend: &Backend<F>) -> u16 {
     if backend.flags & both == both { flags::STACK } else { 0 }
 }
 
+/// What is the same for all clients. Field by field: a whole value would be put together on the stack first.
 #[inline(always)]
-fn opening<F: Family, P: Packet, T: Tables<F>>(
+fn prepare<F: Family, P: Packet, T: Tables<F>>(
     pkt: &P,
     tables: T,
     headers: &Headers<F::Addr>,
     frontend: Frontend,
     choice: &Choice<F>,
-) -> Opening<F> {
+    opening: &mut Opening<F>,
+) {
     let backend = &choice.backend;
     // Nodes are few and irregular: their next hop is looked up once and kept in the flow.
     let remote_host = backend.flags & (backend::flags::LOCAL | backend::flags::HOST) == backend::flags::HOST;
-    let nexthop = if remote_host { tables.node(backend.addr).map_or(0, |node| node.nexthop) } else { 0 };
-    Opening {
-        client: headers.tuple,
-        src: headers.tuple.src,
-        dst: backend.addr,
-        dport: backend.port,
-        service: frontend.service,
-        backend: choice.index,
-        generation: backend.generation,
-        flags: host_flags(backend),
-        nexthop,
-        ifindex: pkt.ifindex(),
-        mac: nat::frame_source(pkt),
-        tcp: headers.tcp,
-    }
+    opening.client = headers.tuple;
+    opening.src = headers.tuple.src;
+    opening.dst = backend.addr;
+    opening.dport = backend.port;
+    opening.service = frontend.service;
+    opening.backend = choice.index;
+    opening.generation = backend.generation;
+    opening.flags = host_flags(backend);
+    opening.nexthop = if remote_host { tables.node(backend.addr).map_or(0, |node| node.nexthop) } else { 0 };
+    opening.ifindex = pkt.ifindex();
+    opening.mac = nat::frame_source(pkt);
+    opening.tcp = headers.tcp;
 }
 
 /// Sends the scratch room's packet on as its flow entry says: finds the way, writes the frame, translates.

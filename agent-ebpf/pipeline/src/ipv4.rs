@@ -47,12 +47,14 @@ fn ttl_word(ttl: u8, proto: Proto) -> u16 {
 }
 
 impl Wire for V4 {
+    type Quote = [u32; 7];
+
     const HEADER: usize = 20;
     // Destination unreachable, port unreachable (RFC 792).
     const PORT_UNREACHABLE: u16 = 0x0303_u16.to_be();
 
     #[inline(always)]
-    fn parse<P: Packet>(pkt: &P, l3: usize) -> Step<Headers<Ip4>> {
+    fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Ip4>) -> Step<()> {
         let Some(header) = pkt.load::<Header>(l3) else { return drop(Reason::Malformed) };
         let words = header.version_ihl & 0x0f;
         if header.version_ihl >> 4 != 4 || words < 5 {
@@ -69,16 +71,14 @@ impl Wire for V4 {
         } else {
             parse::transport(pkt, l4, header.proto)?
         };
-        let tuple = Tuple { src: header.src, dst: header.dst, sport, dport, proto: header.proto };
-        Continue(Headers {
-            tuple,
-            l3,
-            l4,
-            ttl: header.ttl,
-            tcp,
-            fragmented,
-            fragment_id: u32::from(header.id),
-        })
+        headers.tuple = Tuple { src: header.src, dst: header.dst, sport, dport, proto: header.proto };
+        headers.l3 = l3;
+        headers.l4 = l4;
+        headers.ttl = header.ttl;
+        headers.tcp = tcp;
+        headers.fragmented = fragmented;
+        headers.fragment_id = u32::from(header.id);
+        Continue(())
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use abi::{Ip6, Proto, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    family::{Tuple, V6},
+    family::V6,
     packet::Packet,
     parse::{self, Fragmented, Headers},
     verdict::{Step, drop, pass},
@@ -49,16 +49,21 @@ struct Extension {
 }
 
 impl Wire for V6 {
+    type Quote = [u32; 12];
+
     const HEADER: usize = 40;
     // Destination unreachable, port unreachable (RFC 4443, 3.1).
     const PORT_UNREACHABLE: u16 = 0x0104_u16.to_be();
 
     #[inline(always)]
-    fn parse<P: Packet>(pkt: &P, l3: usize) -> Step<Headers<Ip6>> {
+    fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Ip6>) -> Step<()> {
         let Some(header) = pkt.load::<Header>(l3) else { return drop(Reason::Malformed) };
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
             return drop(Reason::Malformed);
         }
+        headers.tuple.src = header.src;
+        headers.tuple.dst = header.dst;
+        headers.ttl = header.hop_limit;
         let mut proto = header.next;
         let mut l4 = l3 + Self::HEADER;
         let (mut fragmented, mut fragment_id) = (Fragmented::Whole, 0);
@@ -92,8 +97,15 @@ impl Wire for V6 {
         } else {
             parse::transport(pkt, l4, proto)?
         };
-        let tuple = Tuple { src: header.src, dst: header.dst, sport, dport, proto };
-        Continue(Headers { tuple, l3, l4, ttl: header.hop_limit, tcp, fragmented, fragment_id })
+        headers.tuple.sport = sport;
+        headers.tuple.dport = dport;
+        headers.tuple.proto = proto;
+        headers.l3 = l3;
+        headers.l4 = l4;
+        headers.tcp = tcp;
+        headers.fragmented = fragmented;
+        headers.fragment_id = fragment_id;
+        Continue(())
     }
 
     #[inline(always)]

@@ -40,54 +40,57 @@ fn packet<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
 
 #[inline(always)]
 fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -> Step<Verdict> {
-    let mut headers = F::parse(pkt, l3)?;
-    parse::unicast::<F>(&headers)?;
-    let source = source::<F, P, T>(pkt, tables, &headers)?;
-    let place = F::place(tables.config(), headers.tuple.dst);
-    let known = parse::recall_fragment::<F, T>(tables, &mut headers);
+    let Some(mut room) = tables.scratch() else { return pass() };
+    let scratch = &mut *room;
+    F::parse(pkt, l3, &mut scratch.headers)?;
+    parse::unicast::<F>(&scratch.headers)?;
+    let source = source::<F, P, T>(pkt, tables, &scratch.headers);
+    if source == LINK_ONLY {
+        return pass();
+    }
+    if source == FOREIGN && tables.config().features & features::SPOOF_CHECK != 0 {
+        return drop(Reason::Spoofed);
+    }
+    let place = F::place(tables.config(), scratch.headers.tuple.dst);
+    let known = parse::recall_fragment::<F, T>(tables, &mut scratch.headers);
+    let translatable = known && scratch.headers.has_ports();
     let stateful = match place {
         Place::Local(index) => (source | tables.seen(index)) & seen::STATEFUL != 0,
         Place::Remote(_) => source & seen::STATEFUL != 0,
         Place::Service | Place::Outside => true,
     };
-    let translatable = headers.has_ports() && known;
-    let Some(mut scratch) = tables.scratch() else { return pass() };
-    scratch.headers = headers;
-    if !(stateful && translatable && flow::probe::<F, T>(tables, &mut scratch)) {
+    if !(stateful && translatable && flow::probe::<F, T>(tables, scratch)) {
         match place {
             Place::Local(_) | Place::Remote(_) => {
-                return Continue(plain::<F, P, T>(pkt, tables, &headers, place));
+                return Continue(plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
             Place::Service if !known => return drop(Reason::FragmentUnknown),
             Place::Service if !translatable => return drop(Reason::NoService),
             Place::Outside if !translatable => return pass(),
             Place::Service | Place::Outside => {
-                Step::from(forward::balance::<F, P, T>(pkt, tables, Client::OnNode, &mut scratch))?;
+                forward::balance::<F, P, T>(pkt, tables, Client::OnNode, scratch)?;
             }
         }
     }
-    Continue(forward::send::<F, P, T>(pkt, tables, &scratch, At::Tc).into())
+    Continue(forward::send::<F, P, T>(pkt, tables, scratch, At::Tc).into())
 }
 
-/// Checks that the source address is the pod's own; gives what was learned about the pod.
+/// [`source`]: the packet concerns the link only.
+const LINK_ONLY: u32 = 1 << 30;
+/// [`source`]: the address is not the pod's.
+const FOREIGN: u32 = 1 << 31;
+
+/// Checks that the source address is the pod's own. Gives what was learned about the pod (bits of [`seen`]), or one of the
+/// two constants above: one number, since the verifier must not meet the unused half of an enum.
 #[inline(always)]
-fn source<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, headers: &Headers<F::Addr>) -> Step<u32> {
-    let config = tables.config();
-    let own = match F::place(config, headers.tuple.src) {
-        Place::Local(index) => match tables.endpoint(index) {
-            Some(endpoint) if endpoint.ifindex == pkt.ifindex() => return Continue(tables.seen(index)),
-            _ => false,
-        },
-        // Neighbour discovery and duplicate address detection.
-        _ => F::is_link_scoped(headers.tuple.src) || headers.tuple.src == F::UNSPECIFIED,
-    };
-    if own {
-        Break(Verdict::Pass)
-    } else if config.features & features::SPOOF_CHECK != 0 {
-        drop(Reason::Spoofed)
-    } else {
-        Continue(0)
+fn source<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, headers: &Headers<F::Addr>) -> u32 {
+    let src = headers.tuple.src;
+    if let Place::Local(index) = F::place(tables.config(), src) {
+        let own = tables.endpoint(index).is_some_and(|endpoint| endpoint.ifindex == pkt.ifindex());
+        return if own { tables.seen(index) & seen::STATEFUL } else { FOREIGN };
     }
+    // Neighbour discovery and duplicate address detection.
+    if F::is_link_scoped(src) || src == F::UNSPECIFIED { LINK_ONLY } else { FOREIGN }
 }
 
 /// From pod to pod without translation.

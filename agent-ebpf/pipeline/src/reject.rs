@@ -112,17 +112,15 @@ fn reset<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
 /// Turns a datagram into an ICMP port unreachable that quotes its IP header and eight bytes more.
 #[inline(never)]
 fn unreachable<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
-    let quoted = F::HEADER + 8;
-    let len = ICMP_HEADER + quoted;
+    let len = ICMP_HEADER + size_of::<F::Quote>();
     if !pkt.resize(headers.l3 + F::HEADER + len) {
         return false;
     }
-    let quote = headers.l3 + F::HEADER + ICMP_HEADER;
+    let Some(quote) = pkt.load::<F::Quote>(headers.l3) else { return false };
+    pkt.store(headers.l3 + F::HEADER + ICMP_HEADER, quote);
     let mut sum = u32::from(F::PORT_UNREACHABLE);
-    for i in 0..quoted / 4 {
-        let Some(word) = pkt.load::<u32>(headers.l3 + 4 * i) else { return false };
-        pkt.store(quote + 4 * i, word);
-        sum += u32::from(checksum::fold((word & 0xffff) + (word >> 16)));
+    for word in quote.as_ref() {
+        sum += (word & 0xffff) + (word >> 16);
     }
     if F::IPV6 {
         sum += pseudo::<F>(headers, F::ICMP, len as u16);

@@ -40,41 +40,41 @@ fn packet<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
 
 #[inline(always)]
 fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, at: At) -> Step<Verdict> {
-    let mut headers = F::parse(pkt, l3)?;
-    parse::unicast::<F>(&headers)?;
+    let Some(mut room) = tables.scratch() else { return pass() };
+    let scratch = &mut *room;
+    F::parse(pkt, l3, &mut scratch.headers)?;
+    parse::unicast::<F>(&scratch.headers)?;
     let config = tables.config();
-    let place = F::place(config, headers.tuple.dst);
+    let place = F::place(config, scratch.headers.tuple.dst);
     let tc = matches!(at, At::Tc);
-    let Some(mut scratch) = tables.scratch() else { return pass() };
     match place {
         Place::Local(_) if !tc => return pass(),
         Place::Local(index) => {
             let stateful = tables.seen(index) & seen::STATEFUL != 0
-                && headers.has_ports()
-                && parse::recall_fragment::<F, T>(tables, &mut headers);
-            scratch.headers = headers;
-            if !stateful || !flow::probe::<F, T>(tables, &mut scratch) {
-                return Continue(pod::plain::<F, P, T>(pkt, tables, &headers, place));
+                && scratch.headers.has_ports()
+                && parse::recall_fragment::<F, T>(tables, &mut scratch.headers);
+            if !stateful || !flow::probe::<F, T>(tables, scratch) {
+                return Continue(pod::plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
         }
-        Place::Remote(_) if tc && headers.tuple.src == F::snat(config) => {
+        Place::Remote(_) if tc && scratch.headers.tuple.src == F::snat(config) && scratch.headers.ttl > 1 => {
             // XDP gave the packet this node's address but knew no neighbour; the stack would take the source for a
             // forgery.
+            F::decrement(pkt, &scratch.headers);
             return Continue(Verdict::Neighbour(pkt.ifindex()));
         }
         Place::Remote(_) | Place::Service => return pass(),
         Place::Outside => {
             let left_to_xdp = tc && config.features & features::XDP != 0;
-            if left_to_xdp || !wanted::<F, T>(tables, &mut headers) {
+            if left_to_xdp || !wanted::<F, T>(tables, &mut scratch.headers) {
                 return pass();
             }
-            scratch.headers = headers;
-            if !flow::probe::<F, T>(tables, &mut scratch) {
-                Step::from(forward::balance::<F, P, T>(pkt, tables, Client::Outside, &mut scratch))?;
+            if !flow::probe::<F, T>(tables, scratch) {
+                forward::balance::<F, P, T>(pkt, tables, Client::Outside, scratch)?;
             }
         }
     }
-    Continue(forward::send::<F, P, T>(pkt, tables, &scratch, at).into())
+    Continue(forward::send::<F, P, T>(pkt, tables, scratch, at).into())
 }
 
 /// Whether the destination port is a frontend's or in the range of translated clients.

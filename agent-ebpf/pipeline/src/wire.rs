@@ -3,18 +3,22 @@
 //! The two implementations are [`crate::ipv4`] and [`crate::ipv6`].
 
 use abi::Proto;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::{family::Family, packet::Packet, parse::Headers, verdict::Step};
 
 /// A family's header on the wire.
 pub trait Wire: Family {
+    /// What an ICMP error quotes of a packet: its header and the first eight bytes behind, in words.
+    type Quote: FromBytes + IntoBytes + Immutable + Copy + AsRef<[u32]>;
+
     /// Bytes of a header without options.
     const HEADER: usize;
     /// ICMP type and code of "port unreachable", in wire order.
     const PORT_UNREACHABLE: u16;
 
-    /// Reads the header at `l3` and the transport's ports.
-    fn parse<P: Packet>(pkt: &P, l3: usize) -> Step<Headers<Self::Addr>>;
+    /// Reads the header at `l3` and the transport's ports. Fills in place, to spare the BPF stack.
+    fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Self::Addr>) -> Step<()>;
 
     /// Replaces the addresses, whose difference is `delta`, and takes one hop off if `hop`. Mends the header's own
     /// checksum where there is one, but not the transport's.

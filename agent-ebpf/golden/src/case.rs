@@ -1,0 +1,121 @@
+//! Cases from text. A case is a list of steps on one node; tables and flows live from its first step to its last.
+//!
+//! ```text
+//! == name
+//! service 10.96.0.10:80/tcp -> 10.244.1.5:8080
+//! at pod 5                     hook: `pod N`, `to-pod N` (egress), `up`, `up-out`, `xdp`
+//! in PACKET                    see `frame`
+//! peer 6 PACKET                what must come out: `pass`, `drop REASON`, `peer N`, `redirect N`, `neighbour N`,
+//! ```                          `tx`; without PACKET the bytes must be those that went in
+//!
+//! `only 4` or `only 6` restricts the family; `gone BACKEND` removes a backend; lines that start with `#` are comments.
+
+use pipeline::Verdict;
+
+use abi::Reason;
+
+use crate::frame::Spec;
+
+/// The table of cases.
+pub const CASES: &str = include_str!("../cases.txt");
+
+/// A hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// tcx ingress of a pod's veth.
+    PodIn(u32),
+    /// tcx egress of a pod's veth.
+    PodOut(u32),
+    /// tcx ingress of the uplink.
+    UpIn,
+    /// tcx egress of the uplink.
+    UpOut,
+    /// XDP on the uplink.
+    Xdp,
+}
+
+/// One line of a case.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Publish a service.
+    Service(String),
+    /// Remove a backend.
+    Gone(String),
+    /// Go to a hook.
+    At(Hook),
+    /// Send a packet.
+    In(Box<Spec>),
+    /// What must have come out.
+    Out(Verdict, Option<Box<Spec>>),
+}
+
+/// A case.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// A sentence.
+    pub name: String,
+    /// Runs with IPv4.
+    pub four: bool,
+    /// Runs with IPv6.
+    pub six: bool,
+    /// Lines, with their numbers.
+    pub steps: Vec<(usize, Step)>,
+}
+
+/// Reads all cases.
+///
+/// # Errors
+/// Names the line that is not understood.
+pub fn parse(text: &str) -> Result<Vec<Case>, String> {
+    let mut cases: Vec<Case> = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        if let Some(name) = line.strip_prefix("==") {
+            cases.push(Case { name: name.trim().to_owned(), four: true, six: true, steps: Vec::new() });
+            continue;
+        }
+        let case = cases.last_mut().ok_or_else(|| format!("line {number}: before the first case"))?;
+        match line {
+            "only 4" => case.six = false,
+            "only 6" => case.four = false,
+            _ => case.steps.push((number, step(line).map_err(|e| format!("line {number}: {e}"))?)),
+        }
+    }
+    Ok(cases)
+}
+
+fn step(line: &str) -> Result<Step, String> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let number = |text: &str| text.parse::<u32>().map_err(|e| format!("{text:?}: {e}"));
+    let packet = |text: &str| match text.trim() {
+        "" => Ok(None),
+        text => Spec::parse(text).map(|spec| Some(Box::new(spec))),
+    };
+    let (first, after) = rest.split_once(' ').unwrap_or((rest, ""));
+    Ok(match word {
+        "service" => Step::Service(rest.to_owned()),
+        "gone" => Step::Gone(rest.to_owned()),
+        "at" => Step::At(match (first, after) {
+            ("pod", n) => Hook::PodIn(number(n)?),
+            ("to-pod", n) => Hook::PodOut(number(n)?),
+            ("up", "") => Hook::UpIn,
+            ("up-out", "") => Hook::UpOut,
+            ("xdp", "") => Hook::Xdp,
+            _ => return Err(format!("hook {rest:?}")),
+        }),
+        "in" => Step::In(packet(rest)?.ok_or("in: no packet")?),
+        "pass" => Step::Out(Verdict::Pass, packet(rest)?),
+        "tx" => Step::Out(Verdict::Transmit, packet(rest)?),
+        "peer" => Step::Out(Verdict::Peer(number(first)?), packet(after)?),
+        "redirect" => Step::Out(Verdict::Redirect(number(first)?), packet(after)?),
+        "neighbour" => Step::Out(Verdict::Neighbour(number(first)?), packet(after)?),
+        "drop" => {
+            let reason = Reason::ALL.into_iter().find(|r| r.as_str() == first);
+            Step::Out(Verdict::Drop(reason.ok_or_else(|| format!("reason {first:?}"))?), None)
+        }
+        _ => return Err(format!("{word:?} is not understood")),
+    })
+}

@@ -1,0 +1,283 @@
+//! Packets from text, with all checksums computed in full.
+//!
+//! `client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S +12`: frame addresses, hop count, protocol, ends, then words:
+//! TCP flags (letters of `FSRPA`), `+n` bytes of payload, `seq=n`, `ack=n`, `vlan=n` (twice for two tags), `nosum` (UDP
+//! without a checksum), `options` (IPv4 options, or an IPv6 destination options header), `frag=id:offset` or
+//! `frag=id:offset+` (more follow). Protocol `unreach` quotes the packet that came in.
+
+use std::net::{IpAddr, SocketAddr};
+
+use abi::Mac;
+use pipeline::{Packet, packet::Mend, parse::tcp};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+use crate::world;
+
+/// A packet, described.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    smac: Mac,
+    dmac: Mac,
+    ttl: u8,
+    proto: String,
+    src: SocketAddr,
+    dst: SocketAddr,
+    flags: u8,
+    payload: usize,
+    seq: u32,
+    ack: u32,
+    vlans: Vec<u16>,
+    no_sum: bool,
+    options: bool,
+    /// Identification, offset in bytes, whether more follow.
+    fragment: Option<(u16, u16, bool)>,
+}
+
+fn end(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|e| format!("address {text:?}: {e}"))
+}
+
+impl Spec {
+    /// Reads a packet's line.
+    ///
+    /// # Errors
+    /// Names the word that is not understood.
+    pub fn parse(line: &str) -> Result<Self, String> {
+        let mut words = line.split_whitespace();
+        let mut next = |what: &str| words.next().ok_or_else(|| format!("{line:?}: no {what}"));
+        let (smac, dmac) = next("frame addresses")?.split_once('>').ok_or("frame addresses: no >")?;
+        let known =
+            |name: &str| world::mac(name).ok_or_else(|| format!("frame address {name:?} is not known"));
+        let ttl = next("hop count")?.parse().map_err(|e| format!("hop count: {e}"))?;
+        let proto = next("protocol")?.to_owned();
+        let (src, dst) = next("addresses")?.split_once('>').ok_or("addresses: no >")?;
+        let mut spec = Self {
+            smac: known(smac)?,
+            dmac: known(dmac)?,
+            ttl,
+            proto,
+            src: end(src)?,
+            dst: end(dst)?,
+            flags: 0,
+            payload: 0,
+            seq: 1000,
+            ack: 0,
+            vlans: Vec::new(),
+            no_sum: false,
+            options: false,
+            fragment: None,
+        };
+        for word in words {
+            spec.word(word)?;
+        }
+        Ok(spec)
+    }
+
+    fn word(&mut self, word: &str) -> Result<(), String> {
+        let number = |text: &str| text.parse::<u32>().map_err(|e| format!("{word:?}: {e}"));
+        match word.split_once('=') {
+            Some(("seq", n)) => self.seq = number(n)?,
+            Some(("ack", n)) => self.ack = number(n)?,
+            Some(("vlan", n)) => self.vlans.push(number(n)? as u16),
+            Some(("frag", text)) => {
+                let more = text.ends_with('+');
+                let (id, offset) = text.trim_end_matches('+').split_once(':').ok_or("frag: no :")?;
+                self.fragment = Some((number(id)? as u16, number(offset)? as u16, more));
+            }
+            None if word == "nosum" => self.no_sum = true,
+            None if word == "options" => self.options = true,
+            None if word.starts_with('+') => self.payload = number(&word[1..])? as usize,
+            None => {
+                for letter in word.chars() {
+                    self.flags |= match letter {
+                        'F' => tcp::FIN,
+                        'S' => tcp::SYN,
+                        'R' => tcp::RST,
+                        'P' => 0x08,
+                        'A' => tcp::ACK,
+                        _ => return Err(format!("word {word:?} is not understood")),
+                    };
+                }
+            }
+            Some(_) => return Err(format!("word {word:?} is not understood")),
+        }
+        Ok(())
+    }
+
+    /// The same packet in IPv6.
+    pub fn to_v6(&self) -> Self {
+        let map = |end: SocketAddr| SocketAddr::new(world::to_v6(end.ip()), end.port());
+        Self { src: map(self.src), dst: map(self.dst), ..self.clone() }
+    }
+
+    /// The packet's bytes. `quoted` is the packet that an ICMP error is about.
+    pub fn build(&self, quoted: &[u8]) -> Vec<u8> {
+        let mut frame = Vec::new();
+        frame.extend(self.dmac.bytes());
+        frame.extend(self.smac.bytes());
+        for (i, tag) in self.vlans.iter().enumerate() {
+            let outer = self.vlans.len() == 2 && i == 0;
+            frame.extend(if outer { 0x88a8_u16 } else { 0x8100 }.to_be_bytes());
+            frame.extend(tag.to_be_bytes());
+        }
+        let six = self.src.is_ipv6();
+        frame.extend(if six { 0x86dd_u16 } else { 0x0800 }.to_be_bytes());
+        let (proto, body) = self.transport(quoted, frame.len());
+        let header = if six { self.ipv6(proto, body.len()) } else { self.ipv4(proto, body.len()) };
+        frame.extend(header);
+        frame.extend(body);
+        frame
+    }
+
+    fn later_fragment(&self) -> bool {
+        self.fragment.is_some_and(|(_, offset, _)| offset != 0)
+    }
+
+    fn transport(&self, quoted: &[u8], link: usize) -> (u8, Vec<u8>) {
+        let payload: Vec<u8> = (0..self.payload).map(|i| i as u8).collect();
+        let six = self.src.is_ipv6();
+        let ports = [self.src.port().to_be_bytes(), self.dst.port().to_be_bytes()].concat();
+        let (proto, at, mut body) = match self.proto.as_str() {
+            "tcp" => {
+                let window: u16 = if self.flags & tcp::RST != 0 { 0 } else { 1024 };
+                let rest =
+                    [&self.seq.to_be_bytes()[..], &self.ack.to_be_bytes(), &[0x50, self.flags]].concat();
+                (6, Some(16), [&ports[..], &rest, &window.to_be_bytes(), &[0; 4]].concat())
+            }
+            "udp" => (17, Some(6), [&ports[..], &(8 + self.payload as u16).to_be_bytes(), &[0; 2]].concat()),
+            "echo" => {
+                (if six { 58 } else { 1 }, Some(2), vec![if six { 128 } else { 8 }, 0, 0, 0, 0, 7, 0, 1])
+            }
+            "unreach" => {
+                let quote = if six { 48 } else { 28 };
+                let kind = if six { [1, 4] } else { [3, 3] };
+                let quote = &quoted[link..link + quote];
+                (if six { 58 } else { 1 }, Some(2), [&kind[..], &[0; 6], quote].concat())
+            }
+            other => (other.parse().unwrap_or(255), None, Vec::new()),
+        };
+        if self.later_fragment() {
+            return (proto, payload);
+        }
+        body.extend(payload);
+        if let Some(at) = at
+            && !(self.no_sum && proto == 17)
+        {
+            let pseudo = if proto == 1 { 0 } else { self.pseudo(proto, body.len()) };
+            let sum = match !fold(pseudo + sum(&body)) {
+                0 if proto == 17 => u16::MAX,
+                sum => sum,
+            };
+            body[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+        }
+        (proto, body)
+    }
+
+    fn pseudo(&self, proto: u8, len: usize) -> u64 {
+        sum(&octets(self.src.ip())) + sum(&octets(self.dst.ip())) + u64::from(proto) + len as u64
+    }
+
+    fn ipv4(&self, proto: u8, body: usize) -> Vec<u8> {
+        let words: u8 = if self.options { 6 } else { 5 };
+        let len = u16::from(words) * 4 + body as u16;
+        let (id, field) = match self.fragment {
+            Some((id, offset, more)) => (id, offset / 8 | if more { 0x2000 } else { 0 }),
+            None => (0, 0x4000),
+        };
+        let mut header = vec![0x40 | words, 0];
+        header.extend([len.to_be_bytes(), id.to_be_bytes(), field.to_be_bytes()].concat());
+        header.extend([self.ttl, proto, 0, 0]);
+        header.extend(octets(self.src.ip()));
+        header.extend(octets(self.dst.ip()));
+        if self.options {
+            header.extend([1; 4]);
+        }
+        let checksum = !fold(sum(&header));
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        header
+    }
+
+    fn ipv6(&self, proto: u8, body: usize) -> Vec<u8> {
+        let mut extensions = Vec::new();
+        let mut next = proto;
+        if let Some((id, offset, more)) = self.fragment {
+            extensions = vec![next, 0];
+            extensions.extend((offset & !7 | u16::from(more)).to_be_bytes());
+            // The identification is compared as the field lies in the packet; IPv4's has 16 bits.
+            extensions.extend(u32::from(id).to_be_bytes());
+            next = 44;
+        }
+        if self.options {
+            extensions.splice(0..0, [next, 0, 1, 4, 0, 0, 0, 0]);
+            next = 60;
+        }
+        let mut header = vec![0x60, 0, 0, 0];
+        header.extend(((extensions.len() + body) as u16).to_be_bytes());
+        header.extend([next, self.ttl]);
+        header.extend(octets(self.src.ip()));
+        header.extend(octets(self.dst.ip()));
+        header.extend(extensions);
+        header
+    }
+}
+
+fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(four) => four.octets().to_vec(),
+        IpAddr::V6(six) => six.octets().to_vec(),
+    }
+}
+
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.chunks(2).map(|pair| u64::from(pair[0]) << 8 | u64::from(*pair.get(1).unwrap_or(&0))).sum()
+}
+
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+/// A packet on the host, as the stages see it.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// All bytes.
+    pub bytes: Vec<u8>,
+    /// Interface of the hook.
+    pub ifindex: u32,
+}
+
+impl Packet for Frame {
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn pull(&mut self, _len: usize) {}
+
+    fn load<T: FromBytes + Copy>(&self, at: usize) -> Option<T> {
+        T::read_from_prefix(self.bytes.get(at..)?).ok().map(|(value, _)| value)
+    }
+
+    fn store<T: IntoBytes + Immutable>(&mut self, at: usize, value: T) {
+        let bytes = value.as_bytes();
+        if let Some(place) = self.bytes.get_mut(at..at + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+
+    fn mend(&mut self, at: usize, sums: Mend) {
+        if let Some(stored) = self.load::<u16>(at) {
+            self.store(at, sums.applied(stored));
+        }
+    }
+
+    fn resize(&mut self, len: usize) -> bool {
+        self.bytes.resize(len, 0);
+        true
+    }
+
+    fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+}

@@ -1,0 +1,281 @@
+//! The cases in the kernel: the built programs, run by `BPF_PROG_TEST_RUN` on fresh maps in a network namespace of
+//! their own. Needs root and the object (`cargo xtask build`); skips aloud without.
+//!
+//! The kernel tells a redirect's target to nobody, so verdicts are compared by kind, bytes and drop counters in full.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use abi::{
+    Config, Reason,
+    config::{CONFIG_GLOBAL, features},
+    maps::{self, MapKind},
+    programs::{Hook as Attach, PROGRAMS},
+};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{Array, HashMap, PerCpuArray},
+    programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+};
+use golden::{
+    case::{self, CASES, Case, Hook, Step},
+    objects::Objects,
+    world::{self, Sink},
+};
+use pipeline::Verdict;
+use rustix::thread::{CpuSet, UnshareFlags, sched_setaffinity};
+use zerocopy::IntoBytes as _;
+
+/// The object, or why there is none to test.
+fn object() -> Result<PathBuf, &'static str> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("needs root");
+    }
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf/beeline.o");
+    let path = std::env::var_os("BEELINE_BPF_OBJECT").map_or(built, PathBuf::from);
+    if path.exists() { Ok(path) } else { Err("needs target/bpf/beeline.o (cargo xtask build)") }
+}
+
+/// Runs in a network namespace that lives as long as the call, with the world's veths, on one CPU (the rotors are per
+/// CPU).
+fn in_namespace<T: Send + 'static>(run: impl FnOnce(PathBuf) -> T + Send + 'static) -> Option<T> {
+    let path = match object() {
+        Ok(path) => path,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return None;
+        }
+    };
+    let thread = thread::spawn(move || {
+        leave_network();
+        let mut first = CpuSet::new();
+        first.set(0);
+        sched_setaffinity(None, &first).unwrap();
+        for index in world::PODS {
+            let (name, peer) = (format!("golden{index}"), format!("goldenp{index}"));
+            let link =
+                ["link", "add", &name, "index", &index.to_string(), "type", "veth", "peer", "name", &peer];
+            assert!(Command::new("ip").args(link).status().unwrap().success(), "ip {link:?}");
+        }
+        run(path)
+    });
+    Some(thread.join().unwrap())
+}
+
+/// Gives the calling thread a network namespace of its own.
+#[expect(
+    deprecated,
+    reason = "its unsafe successor is for flags that split file descriptors; this one does not"
+)]
+fn leave_network() {
+    rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
+}
+
+fn load(path: &Path, config: &Config) -> Ebpf {
+    let mut loader = EbpfLoader::new();
+    // Small tables: each case makes its own.
+    for map in maps::MAPS {
+        if matches!(map.kind, MapKind::Hash | MapKind::LruHashPerCpuLists | MapKind::LruHash) {
+            loader.map_max_entries(map.name, 256);
+        }
+    }
+    loader.map_max_entries(maps::BE4.name, 1024).map_max_entries(maps::BE6.name, 1024);
+    loader.map_max_entries(maps::SVCSTAT.name, 1024).map_max_entries(maps::SLOTS.name, 1024);
+    loader.override_global(CONFIG_GLOBAL, config.as_bytes(), true).load_file(path).unwrap()
+}
+
+struct Kernel {
+    ebpf: Ebpf,
+}
+
+/// Writes one entry by the sizes of its map.
+macro_rules! put {
+    ($self:ident, $map:ident, $key:ident, $value:ident, arrays: [$($array:literal),*], hashes: [$(($k:literal, $v:literal)),*]) => {{
+        let spec = maps::MAPS.iter().find(|spec| spec.name == $map).unwrap();
+        let map = $self.ebpf.map_mut($map).unwrap();
+        match (spec.kind, spec.key_size, spec.value_size) {
+            $((MapKind::MappedArray, 4, $array) => {
+                let index = u32::from_ne_bytes($key.try_into().unwrap());
+                let value: [u8; $array] = $value.try_into().unwrap();
+                Array::<_, [u8; $array]>::try_from(map).unwrap().set(index, value, 0).unwrap();
+            })*
+            $((MapKind::Hash, $k, $v) => {
+                let (key, value): ([u8; $k], [u8; $v]) = ($key.try_into().unwrap(), $value.try_into().unwrap());
+                HashMap::<_, [u8; $k], [u8; $v]>::try_from(map).unwrap().insert(key, value, 0).unwrap();
+            })*
+            other => panic!("map {} of {other:?}", $map),
+        }
+    }};
+}
+
+impl Sink for Kernel {
+    fn put(&mut self, map: &'static str, key: &[u8], value: &[u8]) {
+        put!(self, map, key, value,
+            arrays: [8, 16, 32, 64, 8192],
+            hashes: [(8, 8), (24, 8), (4, 16), (16, 16)]);
+    }
+}
+
+/// What a run gave: kind of verdict, bytes.
+#[derive(Debug, PartialEq, Eq)]
+enum Kind {
+    Pass,
+    Drop,
+    Transmit,
+    Redirect,
+}
+
+impl Kernel {
+    fn new(path: &Path) -> Self {
+        let mut ebpf = load(path, &world::config());
+        for name in ["tcx_pod_in", "tcx_pod_out", "tcx_up_in", "tcx_up_out"] {
+            let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        }
+        let program: &mut Xdp = ebpf.program_mut("xdp_ns").unwrap().try_into().unwrap();
+        program.load().unwrap_or_else(|e| panic!("xdp_ns: {e:?}"));
+        Self { ebpf }
+    }
+
+    fn run(&mut self, hook: Hook, packet: &[u8]) -> (Kind, Vec<u8>) {
+        let mut out = vec![0; 4096];
+        // `struct __sk_buff`: the interface's index is its eleventh word.
+        let mut skb = [0_u32; 48];
+        let (name, ifindex) = match hook {
+            Hook::PodIn(n) => ("tcx_pod_in", n),
+            Hook::PodOut(n) => ("tcx_pod_out", n),
+            Hook::UpIn => ("tcx_up_in", world::UPLINK),
+            Hook::UpOut => ("tcx_up_out", world::UPLINK),
+            Hook::Xdp => ("xdp_ns", world::UPLINK),
+        };
+        skb[10] = ifindex;
+        let mut options =
+            TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
+        let result = if hook == Hook::Xdp {
+            let program: &mut Xdp = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.test_run(options)
+        } else {
+            options.ctx_in = Some(skb.as_bytes());
+            let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
+            program.test_run(options)
+        }
+        .unwrap();
+        let kind = match (hook, result.return_value) {
+            // XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT.
+            (Hook::Xdp, 1) => Kind::Drop,
+            (Hook::Xdp, 2) => Kind::Pass,
+            (Hook::Xdp, 3) => Kind::Transmit,
+            (Hook::Xdp, 4) => Kind::Redirect,
+            // TCX_NEXT, TC_ACT_SHOT, TC_ACT_REDIRECT.
+            (_, u32::MAX) => Kind::Pass,
+            (_, 2) => Kind::Drop,
+            (_, 7) => Kind::Redirect,
+            (_, code) => panic!("{name} returned {code}"),
+        };
+        out.truncate(result.data_size_out as usize);
+        (kind, out)
+    }
+
+    fn drops(&self, reason: Reason) -> u64 {
+        let drops: PerCpuArray<_, u64> =
+            PerCpuArray::try_from(self.ebpf.map(maps::DROPS.name).unwrap()).unwrap();
+        drops.get(&(reason as u32), 0).unwrap().iter().sum()
+    }
+
+    /// Runs a case in one family; gives what differs.
+    fn case(&mut self, case: &Case, six: bool) -> Vec<String> {
+        world::furnish(self);
+        let mut objects = Objects::default();
+        let mut hook = Hook::Xdp;
+        let (mut went_in, mut came_out) = (Vec::new(), None);
+        let mut wrong = Vec::new();
+        for (line, step) in &case.steps {
+            match step {
+                Step::Service(text) => objects.service(text, six, self).unwrap(),
+                Step::Gone(text) => objects.gone(text, six, self).unwrap(),
+                Step::At(at) => hook = *at,
+                Step::In(spec) => {
+                    went_in = if six { spec.to_v6() } else { (**spec).clone() }.build(&[]);
+                    let before = Reason::ALL.map(|reason| self.drops(reason));
+                    let (kind, bytes) = self.run(hook, &went_in);
+                    came_out = Some((kind, bytes, before));
+                }
+                Step::Out(verdict, spec) => {
+                    let (kind, bytes, before) = came_out.take().unwrap();
+                    let expected = match spec {
+                        Some(spec) if six => spec.to_v6().build(&went_in),
+                        Some(spec) => spec.build(&went_in),
+                        None => went_in.clone(),
+                    };
+                    let wanted = wanted(*verdict, hook);
+                    if kind != wanted {
+                        wrong.push(format!("line {line}: {kind:?} instead of {wanted:?}"));
+                    } else if let Verdict::Drop(reason) = verdict {
+                        if self.drops(*reason) != before[*reason as usize] + 1 {
+                            wrong.push(format!("line {line}: not counted as {}", reason.as_str()));
+                        }
+                    } else if bytes != expected {
+                        wrong.push(format!("line {line}:\n  came {bytes:02x?}\n  want {expected:02x?}"));
+                    }
+                }
+            }
+        }
+        wrong
+    }
+}
+
+/// The kind of a verdict at a hook.
+fn wanted(verdict: Verdict, hook: Hook) -> Kind {
+    match (verdict, hook) {
+        (Verdict::Pass, _) => Kind::Pass,
+        (Verdict::Drop(_), _) => Kind::Drop,
+        (Verdict::Transmit, Hook::Xdp) => Kind::Transmit,
+        _ => Kind::Redirect,
+    }
+}
+
+#[test]
+fn golden_packets_in_the_kernel() {
+    in_namespace(|path| {
+        let mut failures = Vec::new();
+        let cases = case::parse(CASES).unwrap();
+        for case in &cases {
+            for six in [false, true] {
+                if if six { case.six } else { case.four } {
+                    failures.extend(
+                        Kernel::new(&path)
+                            .case(case, six)
+                            .iter()
+                            .map(|w| format!("{} (IPv{}): {w}", case.name, if six { 6 } else { 4 })),
+                    );
+                }
+            }
+        }
+        assert!(failures.is_empty(), "{} of {} cases:\n{}", failures.len(), cases.len(), failures.join("\n"));
+    });
+}
+
+/// Each feature set removes other code: all must verify.
+#[test]
+fn every_program_loads_with_every_feature_set() {
+    in_namespace(|path| {
+        let all = [features::IPV6, features::SPOOF_CHECK, features::PEER_NAME, features::XDP];
+        for set in 0..1 << all.len() {
+            let bits = (0..all.len()).filter(|i| set >> i & 1 != 0).fold(0, |bits, i| bits | all[i]);
+            let mut ebpf = load(&path, &Config { features: bits, netns_cookie: 1, ..world::config() });
+            for program in PROGRAMS {
+                let handle = ebpf.program_mut(program.name).unwrap();
+                let loaded = match program.hook {
+                    Attach::SockAddr => <&mut CgroupSockAddr>::try_from(handle).unwrap().load(),
+                    Attach::Xdp => <&mut Xdp>::try_from(handle).unwrap().load(),
+                    _ => <&mut SchedClassifier>::try_from(handle).unwrap().load(),
+                };
+                loaded.unwrap_or_else(|e| panic!("{} with features {bits:#b}: {e:?}", program.name));
+            }
+        }
+    });
+}
