@@ -27,3 +27,8 @@ pub use maps::MapsError;
 pub use programs::ProgramsError;
 pub use routes::{NodeAddresses, RoutesError, Uplink};
 pub use services::ServicesError;
+
+/// Whether this build carries the BPF programs.
+pub fn has_programs() -> bool {
+    object::embedded().is_some()
+}

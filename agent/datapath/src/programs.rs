@@ -121,7 +121,11 @@ impl Programs {
                 Program::CgroupSockAddr(program) => program.load(),
                 _ => return Err(ProgramsError::Missing(spec.name)),
             };
-            loaded.map_err(|source| ProgramsError::Load { name: spec.name, source })?;
+            match loaded.map_err(|source| ProgramsError::Load { name: spec.name, source }) {
+                // Without XDP the tcx programs of the uplink do its work.
+                Err(error) if spec.hook == Hook::Xdp => tracing::warn!(%error, "going on without XDP"),
+                loaded => loaded?,
+            }
         }
         Ok(Self { object, links })
     }
@@ -166,6 +170,7 @@ impl Programs {
     /// Attaches XDP to an uplink, in this mode only.
     pub fn attach_xdp(&self, device: &str, ifindex: u32, mode: XdpMode) -> Result<(), ProgramsError> {
         for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::Xdp) {
+            self.program(spec.name)?.ok_or(ProgramsError::Missing(spec.name))?;
             let pin = self.xdp_pin(spec.name, device, mode);
             self.attach(spec.name, &pin, Target::Device(ifindex), device, AttachType::Xdp, mode.flags())?;
         }

@@ -59,15 +59,18 @@ pub fn birth(uid: &str, netns: BorrowedFd<'_>, mtu: u32) -> Request {
         .name(host_ifname(uid))
         .address(HOST_MAC.to_vec())
         .mtu(mtu)
-        .append_extra_attribute(no_link_local())
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
     Request::new(format!("create veth {}", host_ifname(uid)), Mode::Create, RouteNetlinkMessage::NewLink(host))
 }
 
-/// The host end routes and needs no address of its own; without a link-local one there is no duplicate detection either.
-fn no_link_local() -> LinkAttribute {
-    LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)])])
+/// The host end routes and needs no address of its own; without a link-local one there is no duplicate detection either. A message of
+/// its own, since the kernel applies these attributes only to a link that exists, and after its flags.
+fn no_link_local(name: &str, index: u32) -> Request {
+    let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+    let message = LinkMessageBuilder::<LinkUnspec>::default().index(index);
+    let message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode])).build();
+    Request::new(format!("keep {name} without an address"), Mode::IfExists, RouteNetlinkMessage::SetLink(message))
 }
 
 /// What is done inside the pod's namespace; `lo` and `eth0` are the indexes there.
@@ -82,7 +85,10 @@ pub fn pod_side(addresses: &[IpAddr], lo: u32, eth0: u32) -> Vec<Request> {
 
 /// What is done on the host side, last: routes and neighbours of the pod, and the interface comes up.
 pub fn host_side(interface: &PodInterface) -> Vec<Request> {
-    let mut batch = vec![up(&interface.host_ifname, interface.host_ifindex)];
+    let mut batch = vec![
+        no_link_local(&interface.host_ifname, interface.host_ifindex),
+        up(&interface.host_ifname, interface.host_ifindex),
+    ];
     for address in &interface.addresses {
         batch.push(neighbour(*address, interface.host_ifindex, interface.pod_mac));
         batch.push(Request::new(

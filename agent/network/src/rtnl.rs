@@ -10,6 +10,7 @@ use rtnetlink::packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
 
@@ -39,7 +40,8 @@ impl Mode {
     }
 
     fn tolerates(self, errno: i32) -> bool {
-        let absent = [rustix::io::Errno::NODEV, rustix::io::Errno::NOENT, rustix::io::Errno::SRCH, rustix::io::Errno::ADDRNOTAVAIL];
+        // The last one: a link attribute of a protocol that the kernel does not have.
+        let absent = [Errno::NODEV, Errno::NOENT, Errno::SRCH, Errno::ADDRNOTAVAIL, Errno::AFNOSUPPORT];
         self == Self::IfExists && absent.iter().any(|error| error.raw_os_error() == errno)
     }
 }
@@ -72,7 +74,7 @@ pub enum RtnlError {
     },
     /// The socket itself failed.
     #[error("netlink socket: {0}")]
-    Socket(#[from] rustix::io::Errno),
+    Socket(#[from] Errno),
     /// An answer that the parser does not understand.
     #[error("netlink answer: {0}")]
     Decode(String),
