@@ -137,3 +137,69 @@ fn address(endpoint: &Endpoint) -> Option<EndpointAddress> {
         target_ref: endpoint.target_ref.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use expect_test::{Expect, expect};
+    use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
+
+    use super::*;
+    use crate::fake::{Cluster, Fixture, NOW, metadata, pod_line, settings};
+
+    fn run(cluster: &mut Cluster) -> usize {
+        let settings = settings();
+        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        let plan = plan(&cluster.view, &Key::new("default", "web"), &context);
+        let writes = plan.actions.len();
+        plan.actions.into_iter().for_each(|it| cluster.execute(it));
+        writes
+    }
+
+    fn check(pods: &[&str], want: Expect) {
+        let mut cluster = Cluster::default();
+        let spec = ServiceSpec {
+            selector: Fixture::selector().match_labels,
+            ports: Some(vec![ServicePort { port: 80, ..ServicePort::default() }]),
+            ..ServiceSpec::default()
+        };
+        cluster.add(&Service { metadata: metadata("web"), spec: Some(spec), status: None });
+        pods.iter().for_each(|it| cluster.add(&pod_line(it, None)));
+        run(&mut cluster);
+        assert_eq!(run(&mut cluster), 0, "a second plan has nothing to do");
+        let endpoints = cluster.view.endpoints.get("default", "web").unwrap();
+        let ips = |list: &Option<Vec<EndpointAddress>>| {
+            list.iter().flatten().map(|it| it.ip.clone()).collect::<Vec<_>>().join(" ")
+        };
+        let lines = endpoints.subsets.iter().flatten().map(|it| {
+            let ports: Vec<i32> = it.ports.iter().flatten().map(|it| it.port).collect();
+            format!("{ports:?} ready {} not ready {}\n", ips(&it.addresses), ips(&it.not_ready_addresses))
+        });
+        want.assert_eq(&lines.collect::<String>());
+    }
+
+    #[test]
+    fn ready_pods_and_others_are_told_apart_and_leaving_ones_left_out() {
+        check(
+            &["b n1 Ready 5m", "a n1 Ready 5m", "c n2 Running 1m", "d n2 Ready 1m terminating"],
+            expect![[r#"
+            [80] ready 10.0.0.97 10.0.0.98 not ready 10.0.0.99
+        "#]],
+        );
+    }
+
+    #[test]
+    fn a_service_without_pods_has_an_empty_object() {
+        check(&[], expect![""]);
+    }
+
+    #[test]
+    fn the_object_goes_with_its_service() {
+        let mut cluster = Cluster::default();
+        let labels = BTreeMap::from([(MANAGED_BY.to_owned(), "endpoint-controller".to_owned())]);
+        let metadata = ObjectMeta { labels: Some(labels), ..metadata("web") };
+        cluster.add(&Endpoints { metadata, subsets: None });
+        run(&mut cluster);
+        assert!(cluster.view.endpoints.is_empty());
+    }
+}

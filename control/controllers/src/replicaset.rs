@@ -16,7 +16,7 @@ use crate::ownership::{self, claim, controller_of, controller_reference};
 use crate::plan::{self, Action, Announcement, Context, Plan, reference};
 use crate::pod;
 use crate::selector;
-use crate::table::{Change, Key};
+use crate::table::{Change, Key, NOBODY};
 use crate::view::{View, Watch};
 
 /// What wakes this controller.
@@ -73,9 +73,8 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
 /// Pods that this set owns or could own: its own by owner index, orphans by selector.
 fn candidates(view: &View, set: &ReplicaSet, wanted: &LabelSelector) -> Vec<Arc<Pod>> {
     let mut pods = view.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    pods.extend(view.pods.in_namespace(namespace).into_iter().filter(|it| {
-        controller_of(&it.metadata).is_none()
+    pods.extend(view.pods.owned_by(NOBODY).into_iter().filter(|it| {
+        it.metadata.namespace == set.metadata.namespace
             && pod::is_active(it)
             && selector::matches(wanted, it.metadata.labels.as_ref())
     }));

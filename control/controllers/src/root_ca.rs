@@ -55,3 +55,47 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
     };
     Plan::of(vec![action])
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use k8s_openapi::api::core::v1::Namespace;
+
+    use super::*;
+    use crate::fake::{NOW, describe, settings};
+
+    fn check(published: Option<&str>, want: Expect) {
+        let view = View::default();
+        let mut namespace = Namespace::default();
+        namespace.metadata.name = Some("team".into());
+        view.namespaces.apply(namespace);
+        if let Some(pem) = published {
+            let mut map = ConfigMap::default();
+            map.metadata.name = Some(NAME.into());
+            map.metadata.namespace = Some("team".into());
+            map.metadata.resource_version = Some("7".into());
+            map.data = Some(BTreeMap::from([(FIELD.into(), pem.into())]));
+            view.config_maps.apply(map);
+        }
+        let settings = settings();
+        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        want.assert_eq(&describe(&plan(&view, &Key::cluster("team"), &context)));
+    }
+
+    #[test]
+    fn a_missing_certificate_is_published_and_a_changed_one_put_right() {
+        check(
+            None,
+            expect![[r#"
+            create ConfigMap kube-root-ca.crt
+        "#]],
+        );
+        check(
+            Some("edited"),
+            expect![[r#"
+            patch ConfigMap kube-root-ca.crt {"data":{"ca.crt":"PEM"},"metadata":{"resourceVersion":"7"}}
+        "#]],
+        );
+        check(Some("PEM"), expect![""]);
+    }
+}

@@ -64,6 +64,9 @@ impl<K> Change<K> {
     }
 }
 
+/// The owner of objects that have none, for [`Table::owned_by`].
+pub const NOBODY: &str = "";
+
 /// The value by which [`Table::indexed`] finds objects, e.g. a pod's node.
 pub type Index<K> = fn(&K) -> Option<&str>;
 
@@ -128,7 +131,7 @@ impl<K: Metadata<Ty = ObjectMeta>> Table<K> {
             .collect()
     }
 
-    /// The objects that name `uid` among their owners.
+    /// The objects that name `uid` among their owners; those without any owner for [`NOBODY`].
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
         let rows = self.read();
         rows.by_owner.get(uid).into_iter().flatten().filter_map(|key| rows.by_key.get(key).cloned()).collect()
@@ -198,8 +201,8 @@ impl<K: Metadata<Ty = ObjectMeta>> Rows<K> {
         let key = Key::of(object.metadata());
         let old = self.take(&key, index);
         self.seen = self.seen.max(resource_version(object.metadata()));
-        for owner in object.metadata().owner_references.iter().flatten() {
-            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
+        for uid in owners(object.metadata()) {
+            self.by_owner.entry(uid.to_owned()).or_default().insert(key.clone());
         }
         if let Some(value) = index(&object) {
             self.by_index.entry(value.to_owned()).or_default().insert(key.clone());
@@ -210,14 +213,21 @@ impl<K: Metadata<Ty = ObjectMeta>> Rows<K> {
 
     fn take(&mut self, key: &Key, index: Index<K>) -> Option<Arc<K>> {
         let object = self.by_key.remove(key)?;
-        for owner in object.metadata().owner_references.iter().flatten() {
-            forget(&mut self.by_owner, &owner.uid, key);
+        for uid in owners(object.metadata()) {
+            forget(&mut self.by_owner, uid, key);
         }
         if let Some(value) = index(&object) {
             forget(&mut self.by_index, value, key);
         }
         Some(object)
     }
+}
+
+/// The uids under which an object is found by owner; [`NOBODY`] for one without owners.
+fn owners(meta: &ObjectMeta) -> impl Iterator<Item = &str> {
+    let listed = meta.owner_references.as_deref().unwrap_or_default();
+    let nobody = listed.is_empty().then_some(NOBODY);
+    listed.iter().map(|it| it.uid.as_str()).chain(nobody)
 }
 
 fn forget(index: &mut HashMap<String, BTreeSet<Key>>, value: &str, key: &Key) {

@@ -37,6 +37,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause: a restarted API server is followed again within this time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// Failures in a row that are worth a warning.
+const WARN_EVERY: u32 = 10;
+
 /// Pauses that double, with a quarter of chance so that many followers do not come back at once.
 struct Pauses(Duration);
 
@@ -139,9 +142,13 @@ async fn follow<K: Followed>(
     let kind = K::kind(&());
     let mut events = watcher::watcher(api, config).backoff(Pauses(FIRST_PAUSE)).boxed();
     let mut listed = Vec::new();
+    let mut failures = 0_u32;
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::Init) => listed.clear(),
+            Ok(Event::Init) => {
+                listed.clear();
+                continue;
+            }
             Ok(Event::InitApply(object)) => listed.push(object),
             Ok(Event::InitDone) => {
                 let changes = table.replace(std::mem::take(&mut listed));
@@ -150,7 +157,15 @@ async fn follow<K: Followed>(
             }
             Ok(Event::Apply(object)) => on_change(&table.apply(object)),
             Ok(Event::Delete(object)) => on_change(&table.remove(&object)),
-            Err(error) => tracing::debug!(%kind, %error, "watch interrupted"),
+            Err(error) => {
+                failures += 1;
+                // A restart of the server is no news; a watch that never comes back (say, forbidden) is.
+                if failures % WARN_EVERY == 0 {
+                    tracing::warn!(%kind, %error, failures, "cannot follow");
+                }
+                continue;
+            }
         }
+        failures = 0;
     }
 }

@@ -18,7 +18,7 @@ use crate::ownership::{self, claim, controller_reference};
 use crate::plan::{self, Action, Announcement, Context, EventKind, Plan, reference};
 use crate::pod;
 use crate::selector;
-use crate::table::{Change, Key};
+use crate::table::{Change, Key, NOBODY};
 use crate::view::{View, Watch};
 
 /// What wakes this controller.
@@ -97,7 +97,10 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
     if set.metadata.deletion_timestamp.is_some() {
         return Plan::await_change();
     }
-    let pods = claim(&*set, &spec.selector, view.pods.in_namespace(&key.namespace));
+    let mut candidates = view.pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
+    let orphans = view.pods.owned_by(NOBODY).into_iter();
+    candidates.extend(orphans.filter(|it| it.metadata.namespace == set.metadata.namespace));
+    let pods = claim(&*set, &spec.selector, candidates);
     let history = history::keep(view, &set, spec);
     let Some(hash) = history.hash.clone().filter(|_| pods.actions.is_empty()) else {
         // The pods' label names a revision, so the revision comes first.

@@ -40,13 +40,13 @@ fn annotated(set: &ReplicaSet, name: &str) -> Option<i32> {
     set.metadata.annotations.as_ref()?.get(name)?.parse().ok()
 }
 
-/// Whether `spec.replicas` of the Deployment changed since its ReplicaSets were sized.
+/// Whether `spec.replicas` of the Deployment changed since its ReplicaSets were sized. With `Recreate` several active ReplicaSets
+/// cannot share pods, so the rollout goes on first.
 pub fn size_changed(rollout: &Rollout<'_>) -> bool {
-    rollout
-        .all()
-        .filter(|it| size(it) > 0)
-        .filter_map(|it| annotated(it, DESIRED))
-        .any(|desired| desired != rollout.wanted())
+    let active: Vec<_> = rollout.all().filter(|it| size(it) > 0).collect();
+    let can_share = is_rolling(rollout.spec) || active.len() == 1;
+    can_share
+        && active.iter().filter_map(|it| annotated(it, DESIRED)).any(|desired| desired != rollout.wanted())
 }
 
 /// The size that a new ReplicaSet of `current` pods may have now.

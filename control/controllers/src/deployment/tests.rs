@@ -198,6 +198,21 @@ fn scaling_in_the_middle_of_a_rollout_shares_in_proportion() {
     assert_eq!(sets(&cluster), "revision 1: 8/15, revision 2: 0/10");
 }
 
+#[test]
+fn a_switch_to_recreate_in_the_middle_of_a_rollout_and_a_new_size_do_not_block_each_other() {
+    let mut cluster = web(4);
+    settle(&mut cluster);
+    edit(&mut cluster, |it| it.spec.as_mut().unwrap().template = Fixture::template("v2"));
+    cluster.settle(&[&DEPLOYMENTS, &REPLICA_SETS]);
+    edit(&mut cluster, |it| {
+        let spec = it.spec.as_mut().unwrap();
+        spec.replicas = Some(2);
+        spec.strategy = Some(DeploymentStrategy { type_: Some("Recreate".into()), rolling_update: None });
+    });
+    settle(&mut cluster);
+    assert_eq!(sets(&cluster), "revision 1: 0/0, revision 2: 2/2");
+}
+
 fn check_fenceposts(replicas: i32, surge: &str, unavailable: &str, want: Expect) {
     let value =
         |text: &str| Some(text.parse().map_or_else(|_| IntOrString::String(text.into()), IntOrString::Int));
