@@ -24,7 +24,6 @@ impl Strategy for DaemonSet {
 
     fn default(&self, object: &mut Value) {
         if let Some(spec) = field::map_mut(object, "spec") {
-            field::drop_zeros(spec, &["minReadySeconds"]);
             field::set_if_absent(spec, "updateStrategy", json!({}));
             field::set_if_absent(spec, "revisionHistoryLimit", 10);
             if let Some(strategy) = spec.get_mut("updateStrategy").and_then(Value::as_object_mut) {

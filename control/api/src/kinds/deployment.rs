@@ -24,7 +24,6 @@ impl Strategy for Deployment {
 
     fn default(&self, object: &mut Value) {
         if let Some(spec) = field::map_mut(object, "spec") {
-            field::drop_zeros(spec, &["minReadySeconds", "paused"]);
             field::set_if_absent(spec, "replicas", 1);
             field::set_if_absent(spec, "strategy", json!({}));
             field::set_if_absent(spec, "revisionHistoryLimit", 10);

@@ -132,7 +132,8 @@ pub struct CoreEvent;
 
 impl Strategy for CoreEvent {
     fn validate_create(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = metadata::validate(object, true, NameRule::DnsSubdomain);
+        // Names of events begin with the name of their object, which may be none of DNS.
+        let mut errors = metadata::validate(object, true, NameRule::PathSegment);
         errors.extend(validate_loosely(object));
         errors
     }

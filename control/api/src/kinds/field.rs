@@ -90,16 +90,6 @@ pub fn set_if_zero(map: &mut Map<String, Value>, key: &str, value: impl Into<Val
     }
 }
 
-/// Removes those of `keys` that hold a zero: fields that Go cannot tell from absent, and that upstream's JSON leaves out. Clients that send
-/// protobuf send them always.
-pub fn drop_zeros(map: &mut Map<String, Value>, keys: &[&str]) {
-    for key in keys {
-        if map.get(*key).is_some_and(is_zero) {
-            map.shift_remove(*key);
-        }
-    }
-}
-
 /// `null`, `""`, 0 or `false`: what a Go value field holds when nobody set it.
 #[must_use]
 pub fn is_zero(value: &Value) -> bool {
@@ -192,7 +182,5 @@ mod tests {
         set_if_absent(map, "p", 5);
         set_if_zero(map, "v", 5);
         assert_eq!(object, json!({"p": 0, "v": 5}));
-        drop_zeros(object.as_object_mut().unwrap(), &["p", "v", "none"]);
-        assert_eq!(object, json!({"v": 5}));
     }
 }

@@ -28,7 +28,6 @@ impl Strategy for Node {
 
     fn default(&self, object: &mut Value) {
         if let Some(spec) = field::map_mut(object, "spec") {
-            field::drop_zeros(spec, &["unschedulable"]);
             align_pod_cidrs(spec);
         }
         let Some(status) = field::map_mut(object, "status") else { return };

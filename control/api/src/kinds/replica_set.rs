@@ -24,7 +24,6 @@ impl Strategy for ReplicaSet {
 
     fn default(&self, object: &mut Value) {
         if let Some(spec) = field::map_mut(object, "spec") {
-            field::drop_zeros(spec, &["minReadySeconds"]);
             field::set_if_absent(spec, "replicas", 1);
         }
         workload::default_template(object);

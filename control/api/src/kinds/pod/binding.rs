@@ -73,6 +73,8 @@ fn set_scheduled(pod: &mut Value, now: Timestamp) {
     let seconds = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": seconds.to_string()});
     let Some(status) = field::map_mut(pod, "status") else { return };
+    // The hint has served: a node is chosen.
+    status.shift_remove("nominatedNodeName");
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));
     if conditions.is_null() {
         *conditions = json!([]);
@@ -96,7 +98,7 @@ mod tests {
 
     #[test]
     fn binding_sets_node_and_condition() {
-        let mut pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}});
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {}, "status": {"phase": "Pending", "nominatedNodeName": "m", "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}});
         bind(
             &mut pod,
             &json!({"metadata": {"annotations": {"a": "b"}}, "target": {"kind": "Node", "name": "n"}}),

@@ -30,12 +30,30 @@ pub fn pod(object: &mut Value) {
     if let Some(spec) = spec.as_object_mut() {
         field::set_if_absent(spec, "enableServiceLinks", true);
     }
+    align_addresses(object);
+}
+
+/// `status.podIP` is the old form of the head of `status.podIPs`; where they differ the old one holds.
+fn align_addresses(pod: &mut Value) {
+    let single = field::text(pod, "/status/podIP").to_owned();
+    let head = field::list(pod, "/status/podIPs")
+        .first()
+        .map(|ip| field::text(ip, "/ip").to_owned())
+        .unwrap_or_default();
+    if single == head {
+        return;
+    }
+    let Some(status) = field::map_mut(pod, "status") else { return };
+    if single.is_empty() {
+        status.insert("podIP".to_owned(), head.into());
+    } else {
+        status.insert("podIPs".to_owned(), json!([{"ip": single}]));
+    }
 }
 
 /// Defaults of the spec of a pod or a pod template.
 pub fn pod_spec(spec: &mut Value) {
     if let Some(map) = spec.as_object_mut() {
-        field::drop_zeros(map, &["hostIPC", "hostNetwork", "hostPID"]);
         field::set_if_zero(map, "restartPolicy", "Always");
         field::set_if_absent(map, "terminationGracePeriodSeconds", TERMINATION_GRACE_PERIOD_SECONDS);
         field::set_if_zero(map, "dnsPolicy", "ClusterFirst");
@@ -72,13 +90,7 @@ fn default_container(container: &mut Value) {
     let policy = default_pull_policy(field::text(container, "/image"));
     for port in field::list_mut(container, "/ports") {
         if let Some(port) = port.as_object_mut() {
-            field::drop_zeros(port, &["hostPort"]);
             field::set_if_zero(port, "protocol", "TCP");
-        }
-    }
-    for mount in field::list_mut(container, "/volumeMounts") {
-        if let Some(mount) = mount.as_object_mut() {
-            field::drop_zeros(mount, &["readOnly"]);
         }
     }
     for variable in field::list_mut(container, "/env") {
@@ -93,7 +105,6 @@ fn default_container(container: &mut Value) {
         default_http_get(container.pointer_mut(hook));
     }
     let Some(map) = container.as_object_mut() else { return };
-    field::drop_zeros(map, &["stdin", "stdinOnce", "tty"]);
     default_resources(Some(map.entry("resources").or_insert_with(|| json!({}))));
     field::set_if_zero(map, "terminationMessagePath", "/dev/termination-log");
     field::set_if_zero(map, "terminationMessagePolicy", "File");
@@ -117,7 +128,6 @@ fn default_probe(probe: &mut Value) {
         field::set_if_absent(grpc, "service", "");
     }
     if let Some(map) = probe.as_object_mut() {
-        field::drop_zeros(map, &["initialDelaySeconds"]);
         for (key, value) in
             [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
         {
@@ -285,15 +295,19 @@ mod tests {
     }
 
     #[test]
-    fn zeros_of_value_fields_are_as_good_as_absent() {
-        let mut spec = json!({"hostPID": false, "terminationGracePeriodSeconds": 0, "containers": [
-            {"name": "a", "image": "b:1", "tty": false, "volumeMounts": [{"name": "v", "readOnly": false}], "ports": [{"containerPort": 1, "hostPort": 0}]},
-        ]});
-        pod_spec(&mut spec);
-        assert_eq!((spec.get("hostPID"), &spec["terminationGracePeriodSeconds"]), (None, &json!(0)));
-        let container = &spec["containers"][0];
-        assert_eq!((container.get("tty"), &container["volumeMounts"]), (None, &json!([{"name": "v"}])));
-        assert_eq!(container["ports"], json!([{"containerPort": 1, "protocol": "TCP"}]));
+    fn the_single_address_is_the_first_of_the_list() {
+        let check = |status: Value, expected: Value| {
+            let mut object = json!({ "status": status });
+            pod(&mut object);
+            assert_eq!(object["status"], expected);
+        };
+        check(
+            json!({"podIPs": [{"ip": "a"}, {"ip": "b"}]}),
+            json!({"podIPs": [{"ip": "a"}, {"ip": "b"}], "podIP": "a"}),
+        );
+        check(json!({"podIP": "a"}), json!({"podIP": "a", "podIPs": [{"ip": "a"}]}));
+        check(json!({"podIP": "c", "podIPs": [{"ip": "a"}]}), json!({"podIP": "c", "podIPs": [{"ip": "c"}]}));
+        check(json!({}), json!({}));
     }
 
     #[test]

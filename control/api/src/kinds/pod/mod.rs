@@ -79,6 +79,12 @@ impl Strategy for Pod {
         errors
     }
 
+    fn validate_status_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = metadata::validate_update(new, old);
+        errors.extend(validation::status(new));
+        errors
+    }
+
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         let mut fields: Vec<(&'static str, String)> = [
             ("spec.nodeName", "/spec/nodeName"),

@@ -76,6 +76,28 @@ pub fn pod_spec(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     }
 }
 
+/// What is wrong with the addresses of a pod's status.
+#[must_use]
+pub fn status(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let status = At::new(object, "").child("status");
+    for list in ["podIPs", "hostIPs"] {
+        let mut families = Vec::new();
+        for entry in status.items(list) {
+            match entry.text("ip").parse::<std::net::IpAddr>() {
+                Ok(ip) => families.push(ip.is_ipv4()),
+                Err(_) => {
+                    errors.push(FieldError::invalid(entry.path.clone(), entry.text("ip"), address::NOT_AN_IP))
+                }
+            }
+        }
+        if families.len() > 2 || matches!(families.as_slice(), [first, second] if first == second) {
+            errors.push(status.invalid(list, "may specify no more than one IP for each IP family"));
+        }
+    }
+    errors
+}
+
 fn security_context(spec: &At<'_>, errors: &mut Vec<FieldError>) {
     let Some(context) = spec.present("securityContext") else { return };
     for key in ["fsGroup", "runAsUser", "runAsGroup"] {
@@ -169,6 +191,28 @@ mod tests {
             &[
                 "spec.containers[0].name: Required value",
                 "spec.containers[0].image: Invalid value: \" b \": must not have leading or trailing whitespace",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_pod_has_one_address_of_each_family() {
+        let check = |ips: &[&str], expected: &[&str]| {
+            let ips: Vec<Value> = ips.iter().map(|ip| json!({ "ip": ip })).collect();
+            let errors = status(&json!({"status": {"podIPs": ips}}));
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        check(&["10.0.0.1", "fd00::1"], &[]);
+        check(
+            &["x"],
+            &[
+                "status.podIPs[0]: Invalid value: \"x\": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+            ],
+        );
+        check(
+            &["10.0.0.1", "10.0.0.2"],
+            &[
+                "status.podIPs: Invalid value: [{\"ip\":\"10.0.0.1\"},{\"ip\":\"10.0.0.2\"}]: may specify no more than one IP for each IP family",
             ],
         );
     }

@@ -120,7 +120,6 @@ impl Strategy for Service {
 fn default_spec(spec: &mut Value) {
     for port in field::list_mut(spec, "/ports") {
         let Some(port) = port.as_object_mut() else { continue };
-        field::drop_zeros(port, &["nodePort"]);
         field::set_if_zero(port, "protocol", "TCP");
         if let Some(number) = port.get("port").cloned() {
             field::set_if_zero(port, "targetPort", number);
@@ -129,7 +128,6 @@ fn default_spec(spec: &mut Value) {
     let external_ips = !field::list(spec, "/externalIPs").is_empty();
     let sticky = field::integer(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds").is_some();
     let Some(map) = spec.as_object_mut() else { return };
-    field::drop_zeros(map, &["healthCheckNodePort", "publishNotReadyAddresses"]);
     field::set_if_zero(map, "sessionAffinity", "None");
     if map["sessionAffinity"] == "None" {
         map.shift_remove("sessionAffinityConfig");

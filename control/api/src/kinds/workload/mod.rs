@@ -30,9 +30,7 @@ pub fn container_cells(object: &Value) -> [Value; 2] {
 pub fn default_template(object: &mut Value) {
     let Some(spec) = field::map_mut(object, "spec") else { return };
     let template = spec.entry("template").or_insert(Value::Null);
-    if let Some(metadata) = field::map_mut(template, "metadata") {
-        field::drop_zeros(metadata, &["generation"]);
-    }
+    field::map_mut(template, "metadata");
     field::map_mut(template, "spec");
     if let Some(spec) = template.get_mut("spec") {
         pod::defaults::pod_spec(spec);
