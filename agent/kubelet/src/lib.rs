@@ -79,13 +79,16 @@ fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> KubeletError {
 
 /// Runs the kubelet role until `shutdown` is cancelled. Containers, namespaces and mounts stay as they are.
 pub async fn run(
-    config: KubeletConfig,
+    mut config: KubeletConfig,
     client: kube::Client,
     network: Arc<dyn PodNetworking>,
     shutdown: CancellationToken,
 ) -> Result<(), KubeletError> {
-    let version_wait = connect(&config).await?;
-    let (containerd, version) = version_wait;
+    // The shims that read these paths have a working directory of their own.
+    for directory in [&mut config.root_dir, &mut config.run_dir] {
+        *directory = std::path::absolute(&*directory).map_err(io(directory.display().to_string()))?;
+    }
+    let (containerd, version) = connect(&config).await?;
     let (services, follow_services) = services(&client);
     let machine = Machine::detect();
     let facts = facts(&config, &machine, &version);

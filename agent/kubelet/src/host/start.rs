@@ -19,8 +19,7 @@ use crate::environment::{self, Sources};
 use crate::oci::spec::{Mount, Namespaces, SpecError, SpecInput, build};
 use crate::oci::user::{RunAs, run_as};
 use crate::pods::effects::{PodEffects, Severity, StartError, StartOrder};
-use crate::pods::record::InstanceRecord;
-use crate::pods::state::{FailureKind, Instance, Sandbox, container, host_network, name, namespace, spec, uid};
+use crate::pods::state::{Exit, FailureKind, Instance, InstanceState, Sandbox, container, host_network, name, namespace, spec, uid};
 use crate::sandbox::files::hostname;
 use crate::sandbox::namespaces::Pins;
 use crate::volumes::mounts::{add_file, volume_mounts};
@@ -50,30 +49,28 @@ impl Host {
         let id = identity.id();
         self.owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.clone(), uid(pod).to_owned());
         let started = self.create_and_start(pod, container, &identity, &image, &spec).await;
-        let started_at = started.map_err(|message| {
-            self.event(pod, Some(&container.name), Severity::Warning, "Failed", &format!("Error: {message}"));
-            StartError::Run {
-                id: id.clone(),
-                image: image.name.clone(),
-                image_id: image.id.clone(),
-                run_as: identity.run_as.clone(),
-                message,
-            }
-        })?;
-        let record = InstanceRecord {
+        let instance = |state| Instance {
             id,
             attempt: order.attempt,
             image: image.name.clone(),
             image_id: image.id.clone(),
             spec_hash: identity.spec_hash.clone(),
-            run_as: identity.run_as,
-            started_at,
-            exit: None,
+            user: Some(identity.run_as.clone()),
+            state,
         };
-        if let Err(error) = self.files(uid(pod)).save_instance(&container.name, &record) {
-            tracing::warn!(container = record.id, %error, "start of a container not recorded");
+        match started {
+            Ok(started_at) => {
+                let instance = instance(InstanceState::Running { started_at });
+                self.record_instance(pod, &container.name, &instance);
+                Ok(instance)
+            }
+            Err(message) => {
+                self.event(pod, Some(&container.name), Severity::Warning, "Failed", &format!("Error: {message}"));
+                let instance = instance(InstanceState::Exited(start_error(message)));
+                self.record_instance(pod, &container.name, &instance);
+                Err(StartError::Run(instance))
+            }
         }
-        Ok(record.into())
     }
 
     /// The image, if policy and store allow the container to run from it.
@@ -259,6 +256,17 @@ impl Host {
                 let _ = fs::remove_file(entry.path());
             }
         }
+    }
+}
+
+/// How a process that could not be started ended: upstream's code and reason.
+fn start_error(message: String) -> Exit {
+    Exit {
+        code: 128,
+        reason: "StartError".into(),
+        message: Some(message),
+        started_at: None,
+        finished_at: Timestamp::now(),
     }
 }
 

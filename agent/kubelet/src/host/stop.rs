@@ -13,7 +13,6 @@ use crate::containerd::containers::Task;
 use crate::logs::format::parse;
 use crate::pods::decide::MINIMUM_GRACE;
 use crate::pods::effects::{PodEffects, Severity, StopOrder};
-use crate::pods::record::InstanceRecord;
 use crate::pods::state::{Exit, Instance, InstanceState, container, name, namespace, uid};
 
 const SIGTERM: u32 = 15;
@@ -107,23 +106,18 @@ impl Host {
             started_at,
             finished_at: at,
         };
-        self.record_exit(pod, name, instance, &exit);
+        self.record_instance(
+            pod,
+            name,
+            &Instance { state: InstanceState::Exited(exit.clone()), ..instance.clone() },
+        );
         exit
     }
 
-    pub(crate) fn record_exit(&self, pod: &Pod, name: &str, instance: &Instance, exit: &Exit) {
-        let record = InstanceRecord {
-            id: instance.id.clone(),
-            attempt: instance.attempt,
-            image: instance.image.clone(),
-            image_id: instance.image_id.clone(),
-            spec_hash: instance.spec_hash.clone(),
-            run_as: instance.user.clone().unwrap_or_default(),
-            started_at: exit.started_at.unwrap_or(exit.finished_at),
-            exit: Some(exit.clone()),
-        };
-        if let Err(error) = self.files(uid(pod)).save_instance(name, &record) {
-            tracing::warn!(container = instance.id, %error, "end of a container not recorded");
+    /// Remembers a run and how it is, for the next agent.
+    pub(crate) fn record_instance(&self, pod: &Pod, name: &str, instance: &Instance) {
+        if let Err(error) = self.files(uid(pod)).save_instance(name, &instance.into()) {
+            tracing::warn!(container = instance.id, %error, "state of a container not recorded");
         }
     }
 

@@ -1,5 +1,8 @@
 //! One pod's actor: takes hints, asks `decide`, begins effects. It owns the pod's state; nobody else changes it.
 
+mod containers;
+mod probing;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +12,11 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
-use super::backoff::later;
 use super::decide::{Action, decide, over, seconds};
-use super::effects::{PodEffects, Severity, StartError, StartOrder, StopOrder};
+use super::effects::{PodEffects, Severity, StartError};
 use super::record::PodRecord;
 use super::state::{
-    Cause, Doom, Exit, FailureKind, Instance, InstanceState, Operation, PodState, Sandbox, Slot, StartFailure, Step,
-    Termination, container, init_containers, name, spec_hash,
+    Cause, Exit, Instance, Operation, PodState, Sandbox, Slot, Step, Termination, init_containers, name,
 };
 use super::status::generate;
 use super::status_writer::{self, Wanted};
@@ -24,8 +25,6 @@ use crate::probes::{Outcome, ProbeKind};
 
 /// Hints that wait for an actor before their senders do.
 const MAILBOX: usize = 256;
-/// Wait before a start that failed for a reason of configuration is tried again.
-const CONFIG_RETRY: Duration = Duration::from_secs(10);
 
 /// News for an actor.
 #[derive(Debug)]
@@ -304,49 +303,6 @@ impl Actor {
         }
     }
 
-    fn begin_start(&mut self, container: String, now: Timestamp) {
-        let cap = self.state.crash_loop_max;
-        let sandbox = self.sandbox();
-        let slot = self.slot(&container);
-        if let Some(exit) = slot.current.as_ref().and_then(Instance::exit).filter(|_| slot.failure.is_none()) {
-            let finished_at = exit.finished_at;
-            slot.restarts.advance(finished_at, now, cap);
-        }
-        slot.operation = Operation::Starting;
-        let order = StartOrder {
-            attempt: slot.next_attempt,
-            container: container.clone(),
-            pod: self.state.pod.clone(),
-            sandbox,
-        };
-        let effects = self.effects.clone();
-        self.perform(async move { Done::Started(container, effects.start(order).await) });
-    }
-
-    fn begin_stop(&mut self, container: String, deadline: Timestamp, message: &str) {
-        self.effects.event(&self.state.pod, Some(&container), Severity::Normal, "Killing", message);
-        if let Some(hook) = self.hooks.remove(&container) {
-            hook.abort();
-        }
-        let (sender, receiver) = watch::channel(deadline);
-        let Some(order) = self.stop_order(&container, receiver) else { return };
-        self.stops.insert(container.clone(), sender);
-        self.slot(&container).operation = Operation::Stopping { deadline };
-        let own: Vec<_> = [ProbeKind::Liveness, ProbeKind::Startup].map(|kind| (container.clone(), kind)).into();
-        self.stop_probes(|key| own.contains(key));
-        let (effects, id) = (self.effects.clone(), order.id.clone());
-        self.perform(async move {
-            effects.stop(order).await;
-            Done::Stopped(container, id)
-        });
-    }
-
-    fn stop_order(&mut self, container: &str, deadline: watch::Receiver<Timestamp>) -> Option<StopOrder> {
-        let (pod, sandbox) = (self.state.pod.clone(), self.sandbox());
-        let id = self.slot(container).running()?.id.clone();
-        Some(StopOrder { pod, container: container.to_owned(), id, deadline, sandbox })
-    }
-
     /// The last status is written before the object goes, so that watchers see how the pod ended.
     fn begin_delete(&mut self, now: Timestamp) {
         self.publish(now);
@@ -417,24 +373,6 @@ impl Actor {
         });
     }
 
-    fn take_exit(&mut self, id: String, code: i32, at: Timestamp) {
-        let found = self.state.containers.iter().find_map(|(name, slot)| {
-            slot.current.as_ref().filter(|instance| instance.id == id).map(|i| (name.clone(), i.clone()))
-        });
-        let Some((container, instance)) = found else {
-            self.early.insert(id, (code, at));
-            return;
-        };
-        if instance.exit().is_some() || !self.reaping.insert(id.clone()) {
-            return;
-        }
-        let (pod, effects) = (self.state.pod.clone(), self.effects.clone());
-        self.perform(async move {
-            let exit = effects.reap(pod, container.clone(), instance, code, at).await;
-            Done::Reaped(container, id, exit)
-        });
-    }
-
     fn take_done(&mut self, done: Done, now: Timestamp) {
         match done {
             Done::Sandbox(outcome) => {
@@ -474,223 +412,6 @@ impl Actor {
         }
     }
 
-    fn take_started(&mut self, name: String, outcome: Result<Instance, StartError>, now: Timestamp) {
-        let pod = self.state.pod.clone();
-        let Some(container) = container(&pod, &name) else { return };
-        let probed = container.startup_probe.is_some();
-        let hook = container.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.post_start.is_some());
-        let unready = container.readiness_probe.is_some();
-        let cap = self.state.crash_loop_max;
-        let slot = self.slot(&name);
-        slot.operation = Operation::Idle;
-        match outcome {
-            Ok(instance) => {
-                let id = instance.id.clone();
-                begin_instance(slot, instance);
-                slot.ready = !unready;
-                slot.started = !probed && !hook;
-                if hook {
-                    slot.operation = Operation::PostStart;
-                    self.begin_post_start(&name);
-                } else {
-                    self.start_probes(&name, false);
-                }
-                if let Some((code, at)) = self.early.remove(&id) {
-                    self.take_exit(id, code, at);
-                }
-            }
-            Err(StartError::Run { id, image, image_id, run_as, message }) => {
-                let exit = Exit {
-                    code: 128,
-                    reason: "StartError".into(),
-                    message: Some(message),
-                    started_at: None,
-                    finished_at: now,
-                };
-                let instance = Instance {
-                    id,
-                    attempt: slot.next_attempt,
-                    image,
-                    image_id,
-                    spec_hash: spec_hash(container),
-                    user: Some(run_as),
-                    state: InstanceState::Exited(exit),
-                };
-                begin_instance(slot, instance);
-            }
-            Err(StartError::Failed { kind, message }) => {
-                let pull = kind == FailureKind::ErrImagePull;
-                let retry_at = if pull {
-                    slot.pulls.advance(now, now, cap);
-                    later(now, slot.pulls.delay())
-                } else {
-                    later(now, CONFIG_RETRY)
-                };
-                slot.failure = Some(StartFailure { kind, message, at: now, retry_at });
-            }
-        }
-    }
-
-    fn begin_post_start(&mut self, container: &str) {
-        let now = (self.config.clock)();
-        let (_, deadline) = watch::channel(now);
-        let Some(order) = self.stop_order(container, deadline) else { return };
-        let (effects, name, id) = (self.effects.clone(), container.to_owned(), order.id.clone());
-        let hook = self.perform(async move {
-            let outcome = effects.post_start(order).await;
-            Done::PostStarted(name, id, outcome)
-        });
-        self.hooks.insert(container.to_owned(), hook);
-    }
-
-    fn take_post_started(&mut self, name: &str, id: &str, outcome: Result<(), String>) {
-        self.hooks.remove(name);
-        let pod = self.state.pod.clone();
-        let probed = container(&pod, name).is_some_and(|container| container.startup_probe.is_some());
-        let slot = self.slot(name);
-        if slot.operation != Operation::PostStart || slot.running().is_none_or(|instance| instance.id != id) {
-            return;
-        }
-        slot.operation = Operation::Idle;
-        match outcome {
-            Ok(()) => {
-                slot.started = !probed;
-                self.start_probes(name, false);
-            }
-            Err(error) => {
-                slot.doomed = Some(Doom::Unhealthy { grace: None, message: "FailedPostStartHook".into() });
-                self.effects.event(&pod, Some(name), Severity::Warning, "FailedPostStartHook", &error);
-            }
-        }
-    }
-
-    fn take_reaped(&mut self, container: &str, id: &str, exit: Exit) {
-        self.reaping.remove(id);
-        self.stops.remove(container);
-        if let Some(hook) = self.hooks.remove(container) {
-            hook.abort();
-        }
-        let name = container.to_owned();
-        self.stop_probes(|(owner, _)| *owner == name);
-        let slot = self.slot(container);
-        if let Some(instance) = slot.current.as_mut().filter(|instance| instance.id == id) {
-            instance.state = InstanceState::Exited(exit);
-            slot.operation = Operation::Idle;
-            slot.ready = false;
-            slot.started = false;
-            if matches!(slot.doomed, Some(Doom::Unhealthy { .. })) {
-                slot.doomed = None;
-            }
-        }
-    }
-
-    fn take_probed(&mut self, name: &str, id: &str, kind: ProbeKind, change: Option<Change>, outcome: Outcome) {
-        let pod = self.state.pod.clone();
-        let Some(spec) = container(&pod, name) else { return };
-        if self.slot(name).running().is_none_or(|instance| instance.id != id) {
-            return;
-        }
-        if let Outcome::Failure(error) | Outcome::Unknown(error) = &outcome {
-            let message = format!("{} probe failed: {error}", kind.as_str());
-            self.effects.event(&pod, Some(name), Severity::Warning, "Unhealthy", &message);
-        }
-        match (kind, change) {
-            (ProbeKind::Readiness, Some(change)) => self.slot(name).ready = change == Change::Passed,
-            (ProbeKind::Startup, Some(Change::Passed)) => {
-                self.slot(name).started = true;
-                self.stop_probes(|key| *key == (name.to_owned(), ProbeKind::Startup));
-                self.start_probes(name, false);
-            }
-            (ProbeKind::Startup | ProbeKind::Liveness, Some(Change::Failed)) => {
-                let probe = if kind == ProbeKind::Startup { &spec.startup_probe } else { &spec.liveness_probe };
-                let grace = probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds).map(seconds);
-                let kind = kind.as_str().to_lowercase();
-                let message = format!("Container {name} failed {kind} probe, will be restarted");
-                self.slot(name).doomed = Some(Doom::Unhealthy { grace, message });
-            }
-            _ => {}
-        }
-    }
-
-    /// Starts the probes that fit an instance's state: the startup probe, or after it the others.
-    fn start_probes(&mut self, name: &str, resumed: bool) {
-        let pod = self.state.pod.clone();
-        let Some(spec) = container(&pod, name) else { return };
-        let (started, ready) = {
-            let slot = self.slot(name);
-            (slot.started, slot.ready)
-        };
-        let wanted = if started {
-            vec![(ProbeKind::Liveness, &spec.liveness_probe), (ProbeKind::Readiness, &spec.readiness_probe)]
-        } else {
-            vec![(ProbeKind::Startup, &spec.startup_probe)]
-        };
-        for (kind, probe) in wanted {
-            let ending = self.state.termination.is_some() && kind != ProbeKind::Readiness;
-            let (Some(probe), false) = (probe, ending) else { continue };
-            let known = (resumed && kind == ProbeKind::Readiness).then_some(ready);
-            self.start_probe(name, kind, probe.clone(), known, resumed);
-        }
-    }
-
-    fn start_probe(
-        &mut self,
-        name: &str,
-        kind: ProbeKind,
-        probe: k8s_openapi::api::core::v1::Probe,
-        known: Option<bool>,
-        resumed: bool,
-    ) {
-        let Some(id) = self.slot(name).running().map(|instance| instance.id.clone()) else { return };
-        let timing = crate::probes::Timing::of(&probe);
-        // After a restart of the agent probes are spread over a period, not all at once.
-        let first = if resumed { spread(&id, timing.period) } else { timing.initial_delay };
-        let order = super::effects::ProbeOrder {
-            pod: self.state.pod.clone(),
-            container: name.to_owned(),
-            id: id.clone(),
-            kind,
-            timeout: timing.timeout,
-            sandbox: self.sandbox(),
-        };
-        let (effects, own, container) = (self.effects.clone(), self.own.clone(), name.to_owned());
-        let ask = move || effects.clone().probe(order.clone());
-        let report = move |change, outcome| {
-            let done = Done::Probed(container.clone(), id.clone(), kind, change, outcome);
-            // A full mailbox loses one failure event, not the verdict: the next probe repeats it.
-            own.upgrade().is_some_and(|own| own.try_send(Hint::Done(done)).is_ok())
-        };
-        let task = tokio::spawn(crate::probes::run(kind, probe, known, first, ask, report));
-        if let Some(old) = self.probes.insert((name.to_owned(), kind), task.abort_handle()) {
-            old.abort();
-        }
-    }
-
-    fn stop_probes(&mut self, which: impl Fn(&(String, ProbeKind)) -> bool) {
-        self.probes.retain(|key, task| {
-            let stop = which(key);
-            if stop {
-                task.abort();
-            }
-            !stop
-        });
-    }
-}
-
-/// A new run of a container: what ran before becomes the last state.
-fn begin_instance(slot: &mut Slot, instance: Instance) {
-    slot.failure = None;
-    slot.doomed = None;
-    slot.next_attempt = instance.attempt + 1;
-    if let Some(old) = slot.current.replace(instance) {
-        slot.previous = Some(old);
-    }
-}
-
-/// A wait between zero and `period` that differs from id to id.
-fn spread(id: &str, period: Duration) -> Duration {
-    let sum: u32 = id.bytes().fold(0, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-    period.mul_f64(f64::from(sum % 1000) / 1000.0)
 }
 
 fn view(state: &PodState, status: &PodStatus) -> View {

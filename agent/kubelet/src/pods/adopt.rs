@@ -91,15 +91,16 @@ async fn adopt_container(
     for instance in instances.iter_mut().filter(|instance| instance.exit().is_none()) {
         let known = found.get(&instance.id);
         take_over(host, pod, instance, known, exits);
-        if let Some(exit) = instance.exit().cloned() {
-            host.record_exit(pod, &container.name, instance, &exit);
+        if instance.exit().is_some() {
+            host.record_instance(pod, &container.name, instance);
         }
         host.owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(instance.id.clone(), uid(pod).into());
     }
     let current = instances.pop();
     let previous = instances.pop();
     let init = init_containers(pod).iter().any(|init| init.name == container.name);
-    let next_attempt = current.as_ref().map_or(0, |instance| instance.attempt + 1);
+    let recorded = current.as_ref().map_or(0, |instance| instance.attempt + 1);
+    let next_attempt = recorded.max(next_by_status(&container.name, status));
     let (ready, started) = readiness(container, current.as_ref(), status);
     Slot { restarts: restored_backoff(current.as_ref()), current, previous, init, next_attempt, ready, started, ..Slot::default() }
 }
@@ -182,6 +183,13 @@ fn readiness(container: &Container, current: Option<&Instance>, status: &PodStat
         Some(known) => (known.ready || container.readiness_probe.is_none(), known.started == Some(true)),
         None => (container.readiness_probe.is_none(), container.startup_probe.is_none()),
     }
+}
+
+/// The number that follows the runs that the API knows of: records of them may be gone.
+fn next_by_status(name: &str, status: &PodStatus) -> u32 {
+    let lists = [&status.init_container_statuses, &status.container_statuses];
+    let known = lists.into_iter().flatten().flatten().find(|known| known.name == name && known.container_id.is_some());
+    known.and_then(|known| u32::try_from(known.restart_count).ok()).map_or(0, |count| count + 1)
 }
 
 /// Back-off goes on about where it was: by the number of runs so far.

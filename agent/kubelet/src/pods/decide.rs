@@ -328,3 +328,130 @@ fn stop(state: &PodState, container: &Container, deadline: Timestamp, decision: 
     }
     slot.live()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{now, state};
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn show(action: &Action) -> String {
+        let left = |deadline: &Timestamp| deadline.duration_since(now()).as_secs();
+        match action {
+            Action::PrepareSandbox { .. } => "sandbox".into(),
+            Action::PrepareVolumes => "volumes".into(),
+            Action::Start { container } => format!("start {container}"),
+            Action::Stop { container, deadline, .. } => format!("stop {container} in {}", left(deadline)),
+            Action::Hasten { container, deadline } => format!("hasten {container} to {}", left(deadline)),
+            Action::Fail(verdict) => format!("fail {}", verdict.reason),
+            Action::CleanUp => "clean up".into(),
+            Action::DeleteObject => "delete object".into(),
+            Action::Forget => "forget".into(),
+        }
+    }
+
+    /// `expected`: the actions, and `wake in N` if time matters.
+    #[track_caller]
+    fn check(spec: &Value, words: &str, expected: &[&str]) {
+        let decision = decide(&state(spec, words), now());
+        let mut found: Vec<String> = decision.actions.iter().map(show).collect();
+        found.extend(decision.wake.map(|wake| format!("wake in {}", wake.duration_since(now()).as_secs())));
+        assert_eq!(found, expected, "{words}");
+    }
+
+    fn two() -> Value {
+        json!({"containers": [{"name": "a"}, {"name": "b"}]})
+    }
+
+    fn with_init() -> Value {
+        json!({
+            "initContainers": [{"name": "i"}, {"name": "s", "restartPolicy": "Always"}, {"name": "j"}],
+            "containers": [{"name": "a"}]})
+    }
+
+    #[test]
+    fn containers_start_when_sandbox_and_volumes_are_there() {
+        check(&two(), "", &["volumes", "sandbox"]);
+        check(&two(), "volumes", &["sandbox"]);
+        check(&two(), "volumes sandbox!", &["wake in 5"]);
+        check(&two(), "volumes sandbox", &["start a", "start b"]);
+        check(&two(), "volumes sandbox a=starting b=ready", &[]);
+    }
+
+    #[test]
+    fn init_containers_run_in_order_and_sidecars_stay() {
+        let spec = with_init();
+        check(&spec, "volumes sandbox", &["start i"]);
+        check(&spec, "volumes sandbox i=running", &[]);
+        check(&spec, "volumes sandbox i=exit:1:0", &["start i"]);
+        check(&spec, "volumes sandbox i=exit:0:9", &["start s"]);
+        check(&spec, "volumes sandbox i=exit:0:9 s=running", &[], );
+        check(&spec, "volumes sandbox i=exit:0:9 s=ready", &["start j"]);
+        check(&spec, "volumes sandbox i=exit:0:9 s=ready j=exit:0:1", &["start a"]);
+        check(&spec, "volumes sandbox i=exit:0:9 s=exit:0:0 j=exit:0:1 a=ready", &["start s"]);
+        // Once a main container has begun, finished init containers stay finished, whatever is remembered of them.
+        check(&spec, "volumes sandbox s=ready a=ready", &[]);
+    }
+
+    #[test]
+    fn restarts_follow_policy_and_back_off() {
+        let policy = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a"}]});
+        check(&policy("Always"), "volumes sandbox a=exit:0:1", &["start a"]);
+        check(&policy("Always"), "volumes sandbox a=exit:1:1 a+backoff:1", &["wake in 9"]);
+        check(&policy("Always"), "volumes sandbox a=exit:1:1 a+backoff:3", &["wake in 39"]);
+        check(&policy("OnFailure"), "volumes sandbox a=exit:1:1", &["start a"]);
+        check(&policy("OnFailure"), "volumes sandbox a=exit:0:1", &["clean up"]);
+        check(&policy("Never"), "volumes sandbox a=exit:1:1", &["clean up"]);
+        check(&policy("Never"), "volumes sandbox a=exit:1:1 clean", &[]);
+    }
+
+    #[test]
+    fn failed_starts_are_tried_again_in_their_time() {
+        check(&two(), "volumes sandbox a=ready b=pull:1:9", &["wake in 2"]);
+        check(&two(), "volumes sandbox a=ready b=pull:5:5", &["wake in 5"]);
+        check(&two(), "volumes sandbox a=ready b=config:5:0", &["start b"]);
+    }
+
+    #[test]
+    fn unhealthy_and_changed_containers_are_replaced() {
+        check(&two(), "volumes sandbox a=ready a+doomed b=ready", &["stop a in 30"]);
+        check(&two(), "volumes sandbox a=ready a+changed b=ready", &["stop a in 30"]);
+        check(&two(), "volumes sandbox a=stopping:9 a+doomed b=ready", &[]);
+    }
+
+    #[test]
+    fn an_ending_pod_starts_nothing_and_goes_step_by_step() {
+        check(&two(), "sandbox volumes ending:30", &["clean up"]);
+        check(&two(), "sandbox volumes ending:30 a=ready b=exit:1:0", &["stop a in 29"]);
+        check(&two(), "sandbox volumes ending:30 a=starting", &[]);
+        check(&two(), "sandbox volumes ending:30 a=stopping:29 b=stopping:29", &[]);
+        check(&two(), "sandbox volumes ending:5 a=stopping:29", &["hasten a to 4"]);
+        check(&two(), "sandbox volumes ending:30 a=exit:0:0 b=exit:0:0", &["clean up"]);
+        check(&two(), "sandbox volumes ending:30 a=exit:0:0 clean", &["delete object"]);
+        check(&two(), "sandbox volumes ending:30 a=exit:0:0 clean deleted", &["forget"]);
+        check(&two(), "sandbox volumes removed:30 a=exit:0:0 clean", &["forget"]);
+        check(&two(), "sandbox volumes failed:Evicted a=exit:0:0 clean", &[]);
+    }
+
+    #[test]
+    fn sidecars_end_after_the_others() {
+        let spec = with_init();
+        check(&spec, "sandbox volumes ending:30 s=ready a=ready", &["stop a in 29"]);
+        check(&spec, "sandbox volumes ending:30 s=ready a=stopping:29", &[]);
+        check(&spec, "sandbox volumes ending:30 s=ready a=exit:0:1", &["stop s in 29"]);
+    }
+
+    #[test]
+    fn refused_pods_only_go_away() {
+        check(&two(), "rejected:OutOfcpu", &["clean up"]);
+        check(&two(), "rejected:OutOfcpu clean", &[]);
+        check(&two(), "rejected:OutOfcpu clean ending:0", &["delete object"]);
+    }
+
+    #[test]
+    fn active_deadlines_end_the_pod() {
+        let spec = |seconds: i64| json!({"activeDeadlineSeconds": seconds, "containers": [{"name": "a"}]});
+        check(&spec(100), "sandbox volumes a=ready", &["wake in 40"]);
+        check(&spec(60), "sandbox volumes a=ready", &["fail DeadlineExceeded"]);
+    }
+}

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use tokio::sync::watch;
 
 use super::record::PodRecord;
-use super::state::{Exit, FailureKind, Instance, RunAs, Sandbox};
+use super::state::{Exit, FailureKind, Instance, Sandbox};
 use crate::probes::{Outcome, ProbeKind};
 
 /// Severity of an event.
@@ -46,18 +46,7 @@ pub enum StartError {
         message: String,
     },
     /// The process could not be started: counts as a run that ended with code 128.
-    Run {
-        /// Runtime id.
-        id: String,
-        /// Resolved image name.
-        image: String,
-        /// `repository@digest`.
-        image_id: String,
-        /// Who would have run it.
-        run_as: RunAs,
-        /// For people.
-        message: String,
-    },
+    Run(Instance),
 }
 
 /// An instance to stop.

@@ -11,3 +11,10 @@ pub mod state;
 pub mod status;
 pub mod status_writer;
 pub mod workers;
+
+#[cfg(test)]
+mod actor_tests;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod testing;

@@ -65,6 +65,25 @@ impl From<InstanceRecord> for Instance {
     }
 }
 
+impl From<&Instance> for InstanceRecord {
+    fn from(instance: &Instance) -> Self {
+        let (started_at, exit) = match &instance.state {
+            InstanceState::Running { started_at } => (*started_at, None),
+            InstanceState::Exited(exit) => (exit.started_at.unwrap_or(exit.finished_at), Some(exit.clone())),
+        };
+        Self {
+            id: instance.id.clone(),
+            attempt: instance.attempt,
+            image: instance.image.clone(),
+            image_id: instance.image_id.clone(),
+            spec_hash: instance.spec_hash.clone(),
+            run_as: instance.user.clone().unwrap_or_default(),
+            started_at,
+            exit,
+        }
+    }
+}
+
 /// The files of one pod.
 #[derive(Debug, Clone)]
 pub struct PodFiles {

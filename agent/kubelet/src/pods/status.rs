@@ -383,3 +383,131 @@ pub fn readiness_flipped(old: &PodStatus, new: &PodStatus) -> bool {
     };
     ready(old) != ready(new)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::super::testing::{ago, now, state};
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn status(spec: &Value, words: &str) -> PodStatus {
+        generate(&state(spec, words), now(), &["172.30.0.11".parse().unwrap()], &PodStatus::default())
+    }
+
+    /// `phase; conditions that are true; container states`.
+    fn picture(status: &PodStatus) -> String {
+        let letters: String = status
+            .conditions
+            .iter()
+            .flatten()
+            .filter(|condition| condition.status == "True" && condition.type_ != "PodScheduled")
+            .map(|condition| condition.type_.chars().next().unwrap())
+            .collect();
+        let lists = [&status.init_container_statuses, &status.container_statuses];
+        let containers: Vec<String> = lists
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|container| {
+                let state = container.state.as_ref().unwrap();
+                let text = if let Some(waiting) = &state.waiting {
+                    waiting.reason.clone().unwrap()
+                } else if let Some(terminated) = &state.terminated {
+                    format!("{}({})", terminated.reason.as_deref().unwrap(), terminated.exit_code)
+                } else {
+                    "Running".into()
+                };
+                format!("{}={text}{}", container.name, if container.ready { "+" } else { "" })
+            })
+            .collect();
+        format!("{} {letters} {}", status.phase.as_deref().unwrap(), containers.join(" "))
+    }
+
+    #[track_caller]
+    fn check(spec: &Value, words: &str, expected: &str) {
+        assert_eq!(picture(&status(spec, words)), expected, "{words}");
+    }
+
+    fn two() -> Value {
+        json!({"containers": [{"name": "a"}, {"name": "b"}]})
+    }
+
+    #[test]
+    fn a_pod_comes_up() {
+        check(&two(), "", "Pending I a=ContainerCreating b=ContainerCreating");
+        check(&two(), "sandbox volumes a=starting", "Pending PI a=ContainerCreating b=ContainerCreating");
+        check(&two(), "sandbox volumes a=ready b=starting", "Pending PI a=Running+ b=ContainerCreating");
+        check(&two(), "sandbox volumes a=ready b=running", "Running PI a=Running+ b=Running");
+        check(&two(), "sandbox volumes a=ready b=ready", "Running PIRC a=Running+ b=Running+");
+        check(&two(), "sandbox volumes a=ready b=poststart", "Running PI a=Running+ b=ContainerCreating");
+    }
+
+    #[test]
+    fn failures_show_as_waiting_reasons() {
+        check(&two(), "sandbox volumes a=pull:1:9 b=pull:5:5", "Pending PI a=ErrImagePull b=ImagePullBackOff");
+        check(&two(), "sandbox volumes a=config:1:9 b=ready", "Pending PI a=CreateContainerConfigError b=Running+");
+        check(&two(), "sandbox volumes a=exit:1:1 a+backoff:1 b=ready", "Running PI a=CrashLoopBackOff b=Running+");
+        let spec = json!({"containers": [{"name": "a"}]});
+        let status = status(&spec, "sandbox volumes a=exit:1:1 a+backoff:4");
+        let container = &status.container_statuses.unwrap()[0];
+        let waiting = container.state.as_ref().unwrap().waiting.as_ref().unwrap();
+        assert_eq!(
+            waiting.message.as_deref(),
+            Some("back-off 1m20s restarting failed container=a pod=web_default(u-1)")
+        );
+        assert_eq!(container.restart_count, 4);
+        assert_eq!(container.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    }
+
+    #[test]
+    fn phases_follow_policy_and_codes() {
+        let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]});
+        check(&spec("Never"), "sandbox volumes a=exit:0:9 b=exit:0:9", "Succeeded PI a=Completed(0) b=Completed(0)");
+        check(&spec("Never"), "sandbox volumes a=exit:0:9 b=exit:2:9", "Failed PI a=Completed(0) b=Error(2)");
+        check(&spec("Never"), "sandbox volumes a=ready b=exit:2:9", "Running PI a=Running+ b=Error(2)");
+        check(&spec("OnFailure"), "sandbox volumes a=exit:0:9 b=exit:2:9", "Running PI a=Completed(0) b=Error(2)");
+        check(&spec("Always"), "sandbox volumes a=exit:0:9 b=exit:0:9", "Running PI a=Completed(0) b=Completed(0)");
+    }
+
+    #[test]
+    fn init_containers_hold_the_pod_back() {
+        let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
+        check(&spec, "sandbox volumes", "Pending P i=PodInitializing a=PodInitializing");
+        check(&spec, "sandbox volumes i=running", "Pending P i=Running a=PodInitializing");
+        check(&spec, "sandbox volumes i=exit:0:1", "Pending PI i=Completed(0)+ a=PodInitializing");
+        check(&spec, "sandbox volumes i=exit:0:1 a=ready", "Running PIRC i=Completed(0)+ a=Running+");
+        let never = json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
+        check(&never, "sandbox volumes i=exit:1:1", "Failed P i=Error(1) a=PodInitializing");
+    }
+
+    #[test]
+    fn ends_are_final() {
+        check(&two(), "sandbox volumes clean ending:30 a=exit:0:1 b=exit:0:1", "Succeeded I a=Completed(0) b=Completed(0)");
+        check(&two(), "sandbox volumes clean ending:30 a=exit:143:1 b=exit:0:1", "Failed I a=Error(143) b=Completed(0)");
+        check(&two(), "clean ending:30", "Failed I a=ContainerStatusUnknown(137) b=ContainerStatusUnknown(137)");
+        check(&two(), "rejected:OutOfcpu", "Failed I ");
+        let before = status(&json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}), "sandbox a=exit:0:1");
+        let again = state(&json!({"containers": [{"name": "a"}]}), "sandbox volumes a=ready");
+        assert_eq!(generate(&again, now(), &[], &before).phase.as_deref(), Some("Succeeded"));
+    }
+
+    #[test]
+    fn conditions_of_others_stay_and_times_move_with_the_status() {
+        let spec = json!({"readinessGates": [{"conditionType": "example.com/gate"}], "containers": [{"name": "a"}]});
+        let mut before = status(&spec, "sandbox volumes a=ready");
+        for condition in before.conditions.iter_mut().flatten() {
+            condition.last_transition_time = Some(Time(ago(500)));
+        }
+        let gate = PodCondition { type_: "example.com/gate".into(), status: "True".into(), ..PodCondition::default() };
+        before.conditions.as_mut().unwrap().push(gate);
+        let after = generate(&state(&spec, "sandbox volumes a=ready"), now(), &[], &before);
+        let find = |name: &str| after.conditions.iter().flatten().find(|c| c.type_ == name).unwrap();
+        assert_eq!(find("example.com/gate").status, "True");
+        assert_eq!(find("Ready").status, "True", "the gate is open now");
+        assert_eq!(find("Ready").last_transition_time, Some(Time(now())));
+        assert_eq!(find("Initialized").last_transition_time, Some(Time(ago(500))));
+        let ready = before.conditions.iter().flatten().find(|c| c.type_ == "Ready").unwrap();
+        assert_eq!(ready.reason.as_deref(), Some("ReadinessGatesNotReady"));
+    }
+}

@@ -14,7 +14,8 @@ use tokio::net::unix::pipe;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::channels::{Incoming, Protocol, STDERR, STDOUT, negotiate};
 use super::route::Target;
@@ -135,7 +136,9 @@ async fn finish(mut sink: Sink, protocol: Protocol, end: &Result<i32, String>) {
     if let Some(status) = protocol.status(end) {
         let _ = sink.send(status).await;
     }
-    let _ = sink.send(Message::Close(None)).await;
+    // Clients take an end without a code for a broken connection.
+    let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let _ = sink.send(Message::Close(Some(normal))).await;
     let _ = sink.close().await;
 }
 
