@@ -114,7 +114,7 @@ fn go_print(value: &Value) -> String {
 /// 422 for a patch that cannot be applied; the cause tells why.
 fn does_not_apply(why: impl Into<String>) -> ApiError {
     use crate::status::{Cause, Details, Reason};
-    let cause = Cause { kind: "UnexpectedServerResponse".into(), message: why.into(), field: String::new() };
+    let cause = Cause { kind: "UnexpectedServerResponse".into(), message: why.into(), field: "patch".into() };
     ApiError::new(Reason::Invalid, "the server rejected our request due to an error in our request")
         .with_details(Details { causes: vec![cause], ..Details::default() })
 }

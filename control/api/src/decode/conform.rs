@@ -37,6 +37,9 @@ pub(super) fn go_kind(value: &Value) -> &'static str {
     }
 }
 
+/// Free-form values may nest this deep. Readers count too: serde_json stops at 128, lists and watch events wrap objects.
+const MAX_FREE_DEPTH: usize = 64;
+
 #[derive(Default)]
 struct Walk {
     /// `spec.containers[0].name`, for unknown fields.
@@ -78,6 +81,7 @@ impl Walk {
     /// Conforms one value of the field that `holder` tells.
     fn value(&mut self, value: &mut Value, shape: &Shape, holder: &Holder<'_>) {
         match (shape, &mut *value) {
+            (Shape::Any, free) if depth(free) > MAX_FREE_DEPTH => self.fail("exceeded max depth".into()),
             (Shape::Any, _)
             | (Shape::String, Value::String(_))
             | (Shape::Boolean, Value::Bool(_))
@@ -142,6 +146,15 @@ struct Holder<'a> {
     of: &'a str,
     /// The named type of the field's scalars.
     go_name: Option<&'static str>,
+}
+
+fn depth(value: &Value) -> usize {
+    let deepest = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(map) => map.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + deepest.unwrap_or_default()
 }
 
 /// What Go leaves out under `omitempty`.

@@ -153,6 +153,34 @@ fn malformed_yaml_says_the_line() {
 }
 
 #[test]
+fn bottomless_bodies_are_refused() {
+    for (media, text) in [
+        (MediaType::Json, "[".repeat(100_000)),
+        (MediaType::Yaml, "[".repeat(100_000)),
+        (MediaType::Yaml, (0..5_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect()),
+    ] {
+        assert_eq!(
+            body(text.as_bytes(), media, &deployments(), FieldValidation::Warn).unwrap_err().code(),
+            400
+        );
+    }
+}
+
+#[test]
+fn free_form_values_may_not_nest_without_end() {
+    let revisions = Target::of(lookup("apps", "v1", "controllerrevisions").unwrap());
+    let revision =
+        |depth: usize| format!(r#"{{"revision":1,"data":{}1{}}}"#, "[".repeat(depth), "]".repeat(depth));
+    assert!(body(revision(64).as_bytes(), MediaType::Json, &revisions, FieldValidation::Strict).is_ok());
+    refused(
+        &revisions,
+        MediaType::Json,
+        &revision(65),
+        r#"ControllerRevision in version "v1" cannot be handled as a ControllerRevision: exceeded max depth"#,
+    );
+}
+
+#[test]
 fn yaml_is_read_like_json() {
     let text = "kind: Deployment\nspec:\n  replicas: 3.0\n  paused: no\n  template:\n    metadata:\n      labels: {a: \"1\"}\n";
     let decoded = body(text.as_bytes(), MediaType::Yaml, &deployments(), FieldValidation::Strict).unwrap();
@@ -209,7 +237,8 @@ fn kind_and_version_are_filled_in_and_nulls_are_dropped() {
 
 #[test]
 fn zeros_that_go_leaves_out_are_dropped_and_those_of_pointers_stay() {
-    let text = br#"{"metadata":{"name":"a","labels":{}},"spec":{"nodeName":"","hostNetwork":false,"volumes":[],
+    let text =
+        br#"{"metadata":{"name":"a","labels":{}},"spec":{"nodeName":"","hostNetwork":false,"volumes":[],
       "terminationGracePeriodSeconds":0,"automountServiceAccountToken":false,"securityContext":{},
       "containers":[{"name":"a","args":[""],"resources":{}}]}}"#;
     let target = Target::of(lookup("", "v1", "pods").unwrap());

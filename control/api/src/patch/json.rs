@@ -8,6 +8,8 @@ use crate::status::{ApiError, Reason};
 
 /// More would let a small request cost much work.
 const MAX_OPERATIONS: usize = 10_000;
+/// Copies of copies grow fast: together they may add this many bytes, the largest body of a request.
+const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 
 /// `original` after all operations of `patch`.
 ///
@@ -36,8 +38,19 @@ pub fn json_patch(original: &Value, patch: &Value) -> Result<Value, ApiError> {
         parsed.push(operation);
     }
     let mut patched = original.clone();
-    json_patch::patch(&mut patched, &parsed)
-        .map_err(|e| does_not_apply(message(&parsed[e.operation], &e.kind)))?;
+    let mut copied = 0;
+    for operation in &parsed {
+        if let PatchOperation::Copy(copy) = operation {
+            copied += patched.pointer(copy.from.as_str()).map_or(0, |value| value.to_string().len());
+            if copied > MAX_COPIED_BYTES {
+                return Err(does_not_apply(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_COPIED_BYTES}"
+                )));
+            }
+        }
+        json_patch::patch(&mut patched, std::slice::from_ref(operation))
+            .map_err(|e| does_not_apply(message(operation, &e.kind)))?;
+    }
     Ok(patched)
 }
 
@@ -130,6 +143,13 @@ mod tests {
             Err("copy operation does not apply: doc is missing from path: /q: missing value"),
         );
         check(json!({}), Err("json: cannot unmarshal object into Go value of type jsonpatch.Patch"));
+    }
+
+    #[test]
+    fn copies_of_copies_are_bounded() {
+        let copy = |n: usize| json!({"op": "copy", "from": "/a", "path": format!("/a/{n}")});
+        let error = json_patch(&json!({"a": {"b": "0123456789"}}), &(0..40).map(copy).collect()).unwrap_err();
+        assert!(error.details.unwrap().causes[0].message.starts_with("Unable to complete the copy"));
     }
 
     #[test]

@@ -18,8 +18,7 @@ pub(super) fn of(type_name: &str, field: &str) -> (bool, Option<&'static str>) {
 
 /// `~name:v1.Name`
 fn entry(text: &'static str) -> (&'static str, bool, Option<&'static str>) {
-    let (name, go_name) =
-        text.split_once(':').map_or((text, None), |(name, go_name)| (name, Some(go_name)));
+    let (name, go_name) = text.split_once(':').map_or((text, None), |(name, go_name)| (name, Some(go_name)));
     name.strip_prefix('~').map_or((name, false, go_name), |name| (name, true, go_name))
 }
 
