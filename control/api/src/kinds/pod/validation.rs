@@ -87,7 +87,11 @@ pub fn status(object: &Value) -> Vec<FieldError> {
             match entry.text("ip").parse::<std::net::IpAddr>() {
                 Ok(ip) => families.push(ip.is_ipv4()),
                 Err(_) => {
-                    errors.push(FieldError::invalid(entry.path.clone(), entry.text("ip"), address::NOT_AN_IP))
+                    errors.push(FieldError::invalid(
+                        entry.path.clone(),
+                        entry.text("ip"),
+                        address::NOT_AN_IP,
+                    ));
                 }
             }
         }
