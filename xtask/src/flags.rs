@@ -96,6 +96,9 @@ pub(crate) struct UpArgs {
     /// Run optimised binaries.
     #[arg(long)]
     pub(crate) release: bool,
+    /// Run what is built, and build nothing.
+    #[arg(long)]
+    pub(crate) no_build: bool,
     /// Do not apply and ask the example.
     #[arg(long)]
     pub(crate) no_demo: bool,

@@ -63,7 +63,7 @@ impl Report {
 
 /// Brings a cluster up, runs the scenarios that `--only` leaves, and takes it down unless `--keep` is given.
 pub(crate) fn run(args: &TestArgs) -> Result<Count> {
-    let up_args = UpArgs { nodes: 2, ipv6: false, release: false, no_demo: true };
+    let up_args = UpArgs { nodes: 2, ipv6: false, release: false, no_build: true, no_demo: true };
     let plan = up::choose(&up_args)?;
     let mut report = Report::default();
     let brought_up = up::bring_up(&plan);

@@ -59,7 +59,12 @@ impl Daemon {
         }
         let log = File::options().create(true).append(true).open(self.log())?;
         // A group of its own: Ctrl-C in the terminal is for xtask, which then ends it in order.
-        command.process_group(0).stdin(input).stdout(log.try_clone()?).stderr(log);
+        command
+            .env("RUST_LIB_BACKTRACE", "0")
+            .process_group(0)
+            .stdin(input)
+            .stdout(log.try_clone()?)
+            .stderr(log);
         let line = shell::describe(command);
         let child = place.run(|| command.spawn().with_context(|| format!("start `{line}`")))?;
         let pid = i32::try_from(child.id())?;

@@ -64,7 +64,7 @@ fn report(way: &str, url: &str, from: &From<'_>) -> Result<()> {
 
 /// Sends `count` requests one after another; answers by `node/pod`.
 fn ask(url: &str, count: usize, from: &From<'_>) -> Result<BTreeMap<String, usize>> {
-    let script = format!("for i in $(seq {count}); do wget -q -T 5 -O - {url} || true; done");
+    let script = format!("for i in $(seq {count}); do timeout 5 wget -q -O - {url} || true; done");
     let output = match from {
         From::Pod => kubectl::output(["exec", "shell", "--", "/bin/sh", "-c", &script])?,
         From::Place(place) => place.run(|| {

@@ -79,6 +79,11 @@ fn install_busybox(root: &Path) -> Result<()> {
         root.join("etc/passwd"),
         "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
     )?;
+    // A static C library must not look for name-service modules, which the image does not hold.
+    std::fs::write(
+        root.join("etc/nsswitch.conf"),
+        "passwd: files\ngroup: files\nhosts: files dns\nservices: files\n",
+    )?;
     std::fs::write(root.join("etc/group"), "root:x:0:\nnobody:x:65534:\n")?;
     Ok(())
 }

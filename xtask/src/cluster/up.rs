@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::plan::{self, Plan};
 use crate::cluster::{agent, containerd, control, demo, down, fabric, images, kubectl};
-use crate::flags::UpArgs;
+use crate::flags::{Profile, UpArgs};
 use crate::{build, shell};
 
 type Step = (&'static str, fn(&Plan) -> Result<()>);
@@ -28,7 +28,9 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Builds, brings the cluster up and shows the example answering.
 pub(crate) fn run(args: &UpArgs) -> Result<()> {
-    build::run(if args.release { crate::flags::Profile::Release } else { crate::flags::Profile::Dev })?;
+    if !args.no_build {
+        build::run(if args.release { Profile::Release } else { Profile::Dev })?;
+    }
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Release)).context("handle Ctrl-C")?;
     let plan = choose(args)?;
     let started = Instant::now();

@@ -27,7 +27,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
     report.check("a service without endpoints refuses at once", || {
         kubectl_words("create service clusterip nobody --tcp=80:80")?;
         let ip = demo::field(&["get", "service", "nobody"], "{.spec.clusterIP}")?;
-        let script = format!("wget -T 5 -O - http://{ip}/ 2>&1; true");
+        let script = format!("timeout 5 wget -O - http://{ip}/ 2>&1; true");
         let said = crate::cluster::kubectl::output(["exec", "shell", "--", "/bin/sh", "-c", &script])?;
         kubectl_words("delete service nobody")?;
         contains(&said, &["onnection refused"])
@@ -62,8 +62,9 @@ fn hairpin(_plan: &Plan) -> Result<()> {
         kubectl_words("wait --for=condition=Ready pod/alone --timeout=30s")?;
         let ip = demo::field(&["get", "service", "alone"], "{.spec.clusterIP}")?;
         super::eventually(std::time::Duration::from_secs(10), || {
-            let script =
-                format!("echo self > /tmp/page; cd /tmp; wget -T 2 -O - http://{ip}/tmp/page 2>&1; true");
+            let script = format!(
+                "echo self > /tmp/page; cd /tmp; timeout 2 wget -O - http://{ip}/tmp/page 2>&1; true"
+            );
             let said = crate::cluster::kubectl::output(["exec", "alone", "--", "/bin/sh", "-c", &script])?;
             contains(&said, &["self"])
         })

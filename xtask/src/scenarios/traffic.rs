@@ -23,7 +23,12 @@ pub(super) fn host(plan: &Plan, index: usize) -> Place {
 
 /// The body of one HTTP answer.
 pub(super) fn get(place: &Place, url: &str) -> Result<String> {
-    place.run(|| shell::quiet(place.command("/bin/busybox")?.args(["wget", "-q", "-T", "3", "-O", "-", url])))
+    // busybox's own `wget -T` crashes in Debian 12's static build.
+    place.run(|| {
+        shell::quiet(
+            place.command("/bin/busybox")?.args(["timeout", "3", "busybox", "wget", "-q", "-O", "-", url]),
+        )
+    })
 }
 
 /// One datagram to `host:port` and the answer.
@@ -48,7 +53,7 @@ impl Requests {
         // On TERM the loop ends after the request in flight, and the totals are printed.
         let script = format!(
             "stop=; trap 'stop=1' TERM; n=0; f=0; while [ -z \"$stop\" ]; do \
-             if busybox wget -q -T 3 -O /dev/null {url}; then n=$((n+1)); else f=$((f+1)); fi; busybox sleep {pause}; \
+             if busybox timeout 3 busybox wget -q -O /dev/null {url}; then n=$((n+1)); else f=$((f+1)); fi; busybox sleep {pause}; \
              done; echo \"$n $f\""
         );
         let mut command = place.command("/bin/busybox")?;
