@@ -10,7 +10,7 @@ use apiserver::{Server, ServerOptions, UserInfo};
 use jiff::Timestamp;
 use runtime::{ControllersConfig, SchedulerConfig};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClientArgs, ControllersArgs, IssueNodeArgs, ServerArgs};
@@ -32,14 +32,7 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
 
     let (stop_roles, stop_server, stop_etcd) =
         (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
-    let (etcd_servers, etcd) = match args.etcd_servers.as_slice() {
-        [] => {
-            let etcd = LocalEtcd::new(&args.etcd_binary, &args.data_dir).context("local etcd")?;
-            let url = etcd.url();
-            (vec![url], Some(etcd.start(stop_etcd.clone()).await.context("local etcd")?))
-        }
-        given => (given.to_vec(), None),
-    };
+    let (etcd_servers, etcd) = etcd(args, &stop_etcd).await?;
     let options = ServerOptions {
         etcd_servers,
         advertise_address: args.advertised(),
@@ -53,6 +46,7 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
         let server = server.clone();
         serving.spawn(async move { server.serve(listener).await });
     }
+    let renewed = tokio::spawn(pki.keep_renewed(args.data_dir.clone(), names));
     let ended = ended()?;
     tokio::pin!(ended);
     let mut roles = JoinSet::new();
@@ -65,11 +59,12 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
             .context("administrator's kubeconfig")?;
         write_role_kubeconfigs(args, &pki)?;
         if all {
-            start_roles(&mut roles, &server, args, &pki, &stop_roles);
+            start_roles(&mut roles, &server, args, &pki, &stop_roles)?;
         }
         ended.await;
     }
     tracing::info!("shutting down");
+    renewed.abort();
     stop_roles.cancel();
     // A role that does not end in time is cut off with the process.
     let _ = tokio::time::timeout(ROLES_END, roles.join_all()).await;
@@ -82,14 +77,24 @@ pub async fn server(args: &ServerArgs, all: bool) -> Result<()> {
     Ok(())
 }
 
+/// The URLs of the etcd given, or of a local one that is kept running until `stop`.
+async fn etcd(args: &ServerArgs, stop: &CancellationToken) -> Result<(Vec<String>, Option<JoinHandle<()>>)> {
+    if !args.etcd_servers.is_empty() {
+        return Ok((args.etcd_servers.clone(), None));
+    }
+    let etcd = LocalEtcd::new(&args.etcd_binary, &args.data_dir).context("local etcd")?;
+    let url = etcd.url();
+    Ok((vec![url], Some(etcd.start(stop.clone()).await.context("local etcd")?)))
+}
+
 fn start_roles(
     roles: &mut JoinSet<()>,
     server: &Server,
     args: &ServerArgs,
     pki: &Pki,
     stop: &CancellationToken,
-) {
-    let identity = identity();
+) -> Result<()> {
+    let identity = lasting_identity(&args.data_dir)?;
     // In one process there is nobody to share the work with, but another server may run beside this one.
     let config = ControllersConfig {
         identity: identity.clone(),
@@ -108,6 +113,7 @@ fn start_roles(
     roles.spawn(supervise("scheduler", stop.clone(), move || {
         runtime::run_scheduler(client.clone(), config.clone(), ended.clone())
     }));
+    Ok(())
 }
 
 /// The scheduler alone.
@@ -207,6 +213,19 @@ async fn client(kubeconfig: &Path) -> Result<kube::Client> {
 fn identity() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{}_{}", host.trim(), uuid::Uuid::new_v4())
+}
+
+/// The identity of a data folder's server: the same after a restart, so that a server that was killed holds its leases again at
+/// once instead of waiting for them to run out.
+fn lasting_identity(data_dir: &Path) -> Result<String> {
+    let path = data_dir.join("identity");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        _ => {}
+    }
+    let fresh = identity();
+    std::fs::write(&path, &fresh).with_context(|| path.display().to_string())?;
+    Ok(fresh)
 }
 
 /// Returns at SIGTERM or SIGINT.

@@ -67,3 +67,56 @@ impl Filter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[track_caller]
+    fn check(plural: &str, namespace: &str, query: &str, expected: Interest) {
+        let resource = api::registry::lookup("", "v1", plural).unwrap();
+        let filter = Filter::parse(&Query::parse(query), resource, namespace).unwrap();
+        assert_eq!(filter.interest(resource, namespace), expected, "{plural} {namespace} {query}");
+    }
+
+    #[test]
+    fn a_watcher_is_woken_by_as_little_as_covers_it() {
+        let field = |name: &str, value: &str| Interest::Field(name.to_owned(), value.to_owned());
+        check("pods", "", "", Interest::All);
+        check("pods", "a", "", Interest::Directory("/registry/pods/a/".to_owned()));
+        check("pods", "", "fieldSelector=spec.nodeName%3Dn1", field("spec.nodeName", "n1"));
+        check("pods", "a", "fieldSelector=metadata.name%3Dx", Interest::Key("/registry/pods/a/x".to_owned()));
+        check("pods", "", "fieldSelector=metadata.name%3Dx", Interest::All);
+        check(
+            "nodes",
+            "",
+            "fieldSelector=metadata.name%3Dn1",
+            Interest::Key("/registry/minions/n1".to_owned()),
+        );
+        check("pods", "", "fieldSelector=status.phase%21%3DRunning", Interest::All);
+        check("pods", "", "labelSelector=a%3Db", Interest::All);
+    }
+
+    #[test]
+    fn selectors_are_decided_on_the_index() {
+        let pods = api::registry::lookup("", "v1", "pods").unwrap();
+        let body =
+            br#"{"metadata":{"name":"x","namespace":"a","labels":{"app":"web"}},"spec":{"nodeName":"n1"}}"#;
+        let pod = Object::new("/registry/pods/a/x", body, 1, 1);
+        for (query, matches) in [
+            ("", true),
+            ("labelSelector=app%3Dweb", true),
+            ("labelSelector=app%3Dweb,%21tier", true),
+            ("labelSelector=app+in+(db)", false),
+            ("fieldSelector=spec.nodeName%3Dn1,metadata.namespace%3Da", true),
+            ("fieldSelector=spec.nodeName%21%3Dn1", false),
+            ("fieldSelector=metadata.name%3Dy", false),
+        ] {
+            let filter = Filter::parse(&Query::parse(query), pods, "").unwrap();
+            assert_eq!(filter.matches_entry(&pod), matches, "{query}");
+        }
+        let elsewhere = Filter::parse(&Query::default(), pods, "b").unwrap();
+        assert!(!elsewhere.matches_entry(&pod));
+    }
+}

@@ -229,6 +229,10 @@ pub(crate) fn from_store(error: store::Error, resource: &'static Resource, name:
             ApiError::new(Reason::ServiceUnavailable, format!("etcd is unavailable: {why}"))
                 .with_details(retry(1))
         }
+        // etcd's own limit, 1.5 MiB unless it is set otherwise, lies below that of request bodies.
+        store::Error::Refused(why) if why.contains("request is too large") => {
+            ApiError::new(Reason::RequestEntityTooLarge, "etcdserver: request is too large")
+        }
         store::Error::Timeout(_) => ApiError::new(Reason::Timeout, "etcdserver: request timed out"),
         error @ (store::Error::UnknownCollection(_) | store::Error::Refused(_)) => ApiError::internal(error),
     }

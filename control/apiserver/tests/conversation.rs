@@ -196,68 +196,70 @@ async fn writes_keep_to_optimistic_concurrency() {
     Cluster::check(&generated, 201, r#""name":"g-"#);
 }
 
+const TYPO: &str = r#"{"metadata":{"name":"a"},"dta":{}}"#;
+
+/// Request, Content-Type or Accept (`header: value`), body, and the answer: code and part of the text.
+const BAD: &[(&str, &str, &str, u16, &str)] = &[
+    ("POST {maps}", "", "{", 400, "unexpected end of JSON input"),
+    ("POST {maps}?fieldValidation=Strict", "", TYPO, 400, r#"unknown field \"dta\""#),
+    ("POST {maps}", "", r#"{"metadata":{"name":7}}"#, 400, "cannot unmarshal number into Go struct field"),
+    (
+        "POST {maps}",
+        "",
+        r#"{"metadata":{"name":"A_"}}"#,
+        422,
+        "a lowercase RFC 1123 subdomain must consist of",
+    ),
+    (
+        "POST {maps}",
+        "",
+        r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#,
+        400,
+        "resourceVersion should not be set on objects to be created",
+    ),
+    (
+        "POST {maps}",
+        "",
+        r#"{"metadata":{"name":"a","namespace":"b"}}"#,
+        400,
+        "the namespace of the provided object does not match",
+    ),
+    ("POST {maps}", "content-type: text/plain", "x", 415, "the body of the request was in an unknown format"),
+    ("POST {maps}?dryRun=Some", "", TYPO, 422, "dryRun"),
+    ("GET /api/v1/nonsense", "", "", 404, "the server could not find the requested resource"),
+    ("GET /api/v1/pods?fieldSelector=a%3Db", "", "", 400, "field label not supported: a"),
+    ("GET /api/v1/pods?labelSelector=%21%21", "", "", 400, "BadRequest"),
+    ("GET /api/v1/pods?resourceVersion=x", "", "", 422, "resourceVersion"),
+    ("GET /api/v1/pods?continue=x", "", "", 400, "continue key is not valid"),
+    ("DELETE /api/v1/namespaces", "", "", 405, "MethodNotAllowed"),
+    ("GET /api/v1/pods", "accept: text/html", "", 406, "only the following media types are accepted"),
+    (
+        "PATCH /api/v1/namespaces/default",
+        "content-type: application/apply-patch+yaml",
+        "{}",
+        415,
+        "server-side apply is not supported",
+    ),
+    (
+        "POST /api/v1/namespaces/nope/configmaps",
+        "",
+        r#"{"metadata":{"name":"a"}}"#,
+        404,
+        r#"namespaces \"nope\" not found"#,
+    ),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_input_is_told_what_is_wrong() {
     let Some(cluster) = Cluster::start().await else { return };
     let post = format!("POST {MAPS}");
-    let strict = format!("POST {MAPS}?fieldValidation=Strict");
-    let typo = r#"{"metadata":{"name":"a"},"dta":{}}"#;
-    for (request, headers, body, code, text) in [
-        (&*post, &[][..], "{", 400, "unexpected end of JSON input"),
-        (&*strict, &[], typo, 400, r#"unknown field \"dta\""#),
-        (&*post, &[], r#"{"metadata":{"name":7}}"#, 400, "cannot unmarshal number into Go struct field"),
-        (&*post, &[], r#"{"metadata":{"name":"A_"}}"#, 422, "a lowercase RFC 1123 subdomain must consist of"),
-        (
-            &*post,
-            &[],
-            r#"{"metadata":{"name":"a","resourceVersion":"7"}}"#,
-            400,
-            "resourceVersion should not be set on objects to be created",
-        ),
-        (
-            &*post,
-            &[],
-            r#"{"metadata":{"name":"a","namespace":"b"}}"#,
-            400,
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ),
-        (
-            &*post,
-            &[("content-type", "text/plain")],
-            "x",
-            415,
-            "the body of the request was in an unknown format",
-        ),
-        (&*format!("{post}?dryRun=Some"), &[], typo, 422, "dryRun"),
-        ("GET /api/v1/nonsense", &[], "", 404, "the server could not find the requested resource"),
-        ("GET /api/v1/pods?fieldSelector=a%3Db", &[], "", 400, "field label not supported: a"),
-        ("GET /api/v1/pods?labelSelector=%21%21", &[], "", 400, "BadRequest"),
-        ("GET /api/v1/pods?resourceVersion=x", &[], "", 422, "resourceVersion"),
-        ("GET /api/v1/pods?continue=x", &[], "", 400, "continue key is not valid"),
-        ("DELETE /api/v1/namespaces", &[], "", 405, "MethodNotAllowed"),
-        (
-            "GET /api/v1/pods",
-            &[("accept", "text/html")],
-            "",
-            406,
-            "only the following media types are accepted",
-        ),
-        (
-            "PATCH /api/v1/namespaces/default",
-            &[("content-type", "application/apply-patch+yaml")],
-            "{}",
-            415,
-            "server-side apply is not supported",
-        ),
-        (
-            "POST /api/v1/namespaces/nope/configmaps",
-            &[],
-            r#"{"metadata":{"name":"a"}}"#,
-            404,
-            r#"namespaces \"nope\" not found"#,
-        ),
-    ] {
-        Cluster::check(&cluster.ask_with(request, headers, body).await, code, text);
+    for (request, header, body, code, text) in BAD {
+        let headers: Vec<_> = header.split_once(": ").into_iter().collect();
+        Cluster::check(
+            &cluster.ask_with(&request.replace("{maps}", MAPS), &headers, body).await,
+            *code,
+            text,
+        );
     }
     let large = format!(r#"{{"metadata":{{"name":"a"}},"data":{{"k":"{}"}}}}"#, "x".repeat(4 << 20));
     Cluster::check(
@@ -266,9 +268,13 @@ async fn bad_input_is_told_what_is_wrong() {
         "Request entity too large: limit is 3145728",
     );
 
-    let lenient = cluster.send(&post, &[], typo).await;
+    let lenient = cluster.send(&post, &[], TYPO).await;
     assert_eq!(lenient.headers()["warning"], r#"299 - "unknown field \"dta\"""#);
     assert!(lenient.headers().contains_key("audit-id"));
+    let deprecated = cluster.send("GET /api/v1/endpoints", &[], "").await;
+    assert!(
+        deprecated.headers()["warning"].to_str().unwrap().contains("v1 Endpoints is deprecated in v1.33+")
+    );
     let bob = cluster.server.in_process_client(UserInfo::named("bob", &[]));
     let denied =
         bob.send(Request::get("/api/v1/namespaces/default/pods").body(Body::empty()).unwrap()).await.unwrap();

@@ -138,7 +138,7 @@ mod tests {
         for step in 0..20_000_i64 {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let key = format!("/p/{:04}", (seed >> 33) % 2_000);
-            if (seed >> 20) % 3 == 0 {
+            if (seed >> 20).is_multiple_of(3) {
                 assert_eq!(ours.remove(&key).map(|it| it.revision), theirs.remove(&key));
             } else {
                 assert_eq!(ours.insert(entry(&key, step)).map(|it| it.revision), theirs.insert(key, step));

@@ -233,6 +233,36 @@ async fn a_new_store_knows_the_recent_past_and_a_compacted_one_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_missed_compacted_events_loads_again_and_ends_its_watches() {
+    let Some(mut etcd) = Etcd::start() else { return };
+    let store = etcd.store().await;
+    let kept = store.create("/r/pods/a/kept", &value(1), None).await.unwrap();
+    store.sync().await.unwrap();
+    let mut watch = store.watch("/r/pods/", Interest::All, store.revision()).unwrap();
+    etcd.kill();
+    // The same data elsewhere, where the store does not see what happens.
+    let own = etcd.ports;
+    let port = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    etcd.ports = (port(), port());
+    etcd.restart();
+    let mut client = etcd.client().await;
+    while client.put("/r/pods/a/new", value(2), None).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let gone = client.delete("/r/pods/a/kept", None).await.unwrap();
+    let last = client.put("/r/pods/a/newer", value(3), None).await.unwrap().header().unwrap().revision();
+    client.compact(last, None).await.unwrap();
+    assert!(gone.deleted() == 1 && last > kept.revision);
+    etcd.kill();
+    etcd.ports = own;
+    etcd.restart();
+    let ended = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("the watch ends");
+    assert_eq!(ended.err().map(|it| it.oldest), Some(last), "a gap must never be passed over in silence");
+    store.reach(last).await.unwrap();
+    assert_eq!(names(&store.current("/r/pods/").unwrap(), "/r/pods/a/"), ["new", "newer"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leased_object_goes_by_itself_and_its_watchers_hear_of_it() {
     let Some(etcd) = Etcd::start() else { return };
     let store = etcd.store().await;

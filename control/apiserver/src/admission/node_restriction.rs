@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::service_account::MIRROR_ANNOTATION;
 use super::{AdmissionRequest, Operation};
-use crate::attributes::UserInfo;
+use crate::auth::node::node_of;
 use crate::bootstrap::rows;
 use crate::object::ToValue as _;
 use crate::registry_access::Registry;
@@ -33,12 +33,6 @@ pub(super) async fn admit(registry: &Registry, request: &AdmissionRequest<'_>) -
         _ => Ok(()),
     };
     outcome.map_err(|why| request.forbidden(why))
-}
-
-/// The node whose kubelet a user is.
-fn node_of(user: &UserInfo) -> Option<&str> {
-    let name = user.name.strip_prefix("system:node:").filter(|name| !name.is_empty())?;
-    user.groups.iter().any(|group| group == "system:nodes").then_some(name)
 }
 
 fn runs_on(pod: &Value, node: &str) -> bool {
@@ -194,6 +188,7 @@ mod tests {
 
     use super::super::testing;
     use super::*;
+    use crate::attributes::UserInfo;
 
     fn kubelet() -> UserInfo {
         UserInfo::named("system:node:n1", &["system:nodes"])
@@ -209,13 +204,6 @@ mod tests {
         let attributes = testing::attributes(kubelet(), request);
         let request = testing::request(&attributes, Some(object));
         assert_eq!(decide("n1", &request), expected.map_err(str::to_owned));
-    }
-
-    #[test]
-    fn only_members_of_the_nodes_group_are_kubelets() {
-        assert_eq!(node_of(&kubelet()), Some("n1"));
-        assert_eq!(node_of(&UserInfo::named("system:node:n1", &[])), None);
-        assert_eq!(node_of(&UserInfo::named("jane", &["system:nodes"])), None);
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! The RBAC policy in force: compiled again whenever a role or binding changes, swapped in one step.
+//! The RBAC policy in force: compiled again whenever a role or binding changes, swapped in one step. In front of it,
+//! the narrower rule for kubelets (`node`).
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
 
+use super::node;
 use super::policy::{Decision, Objects, Policy};
 use crate::attributes::Attributes;
 use crate::bootstrap::rows;
@@ -25,7 +27,16 @@ impl Authorizer {
 
     /// Decides on a request.
     pub fn authorize(&self, asked: &Attributes) -> Decision {
-        self.policy.load().authorize(asked)
+        node::decide(asked, |namespace, node| self.pods_on(namespace, node))
+            .unwrap_or_else(|| self.policy.load().authorize(asked))
+    }
+
+    fn pods_on(&self, namespace: &str, node: &str) -> Vec<Value> {
+        let pods = self.registry.list_cached(rows::pods(), namespace);
+        pods.iter()
+            .filter(|pod| pod.meta.field("spec.nodeName") == Some(node))
+            .map(|pod| pod.value())
+            .collect()
     }
 
     /// The policy as it is now.

@@ -1,14 +1,14 @@
 //! Who asks (authentication), and whether he may (RBAC), with the reviews and tokens by which others ask the same.
 //!
-//! Decisions are pure (`rules`, `policy`, `tokens`, `impersonation`, `denial`); `authenticator` and `authorizer` join
-//! them with the objects in the store. Not here: OIDC, webhooks, bootstrap tokens, and the node authorizer's graph
-//! (nodes hold the ClusterRole `system:node`; writes are narrowed by the NodeRestriction admission plugin).
+//! Decisions are pure (`rules`, `policy`, `node`, `tokens`, `impersonation`, `denial`); `authenticator` and `authorizer`
+//! join them with the objects in the store. Not here: OIDC, webhooks, bootstrap tokens.
 
 pub mod authenticator;
 pub mod authorizer;
 mod certificates;
 mod denial;
 pub mod impersonation;
+pub mod node;
 pub mod policy;
 mod reviews;
 pub mod rules;

@@ -9,18 +9,23 @@ use super::policy::{Decision, Policy};
 use super::rules::Rule;
 use crate::attributes::{Attributes, UserInfo};
 
+/// How the question of a review is answered: as the same request would be.
+type Authorize<'a> = &'a (dyn Fn(&Attributes) -> Decision + Sync);
+
 /// Answers the review that was posted to `asked.resource`.
 pub(super) async fn answer(auth: &Auth, asked: &Attributes, mut review: Value) -> Result<Value, ApiError> {
-    let policy = auth.authorizer.policy();
+    let authorize = |asked: &Attributes| auth.authorizer.authorize(asked);
     let status = match asked.resource.as_str() {
         "tokenreviews" => token_review(auth, &review).await?,
         "selfsubjectreviews" => json!({ "userInfo": user_json(&asked.user) }),
-        "selfsubjectrulesreviews" => rules_review(&policy, &asked.user, &review)?,
+        "selfsubjectrulesreviews" => rules_review(&auth.authorizer.policy(), &asked.user, &review)?,
         "selfsubjectaccessreviews" => {
-            access_review(&policy, "SelfSubjectAccessReview", asked.user.clone(), &review)?
+            access_review(&authorize, "SelfSubjectAccessReview", asked.user.clone(), &review)?
         }
-        "subjectaccessreviews" => access_review(&policy, "SubjectAccessReview", subject(&review)?, &review)?,
-        "localsubjectaccessreviews" => local_access_review(&policy, asked, &mut review)?,
+        "subjectaccessreviews" => {
+            access_review(&authorize, "SubjectAccessReview", subject(&review)?, &review)?
+        }
+        "localsubjectaccessreviews" => local_access_review(&authorize, asked, &mut review)?,
         _ => return Err(ApiError::no_such_path()),
     };
     if asked.resource == "selfsubjectreviews" {
@@ -72,7 +77,12 @@ fn invalid(kind: &str, errors: Vec<FieldError>) -> ApiError {
     ApiError::invalid(("authorization.k8s.io", kind), "", errors)
 }
 
-fn access_review(policy: &Policy, kind: &str, user: UserInfo, review: &Value) -> Result<Value, ApiError> {
+fn access_review(
+    authorize: Authorize<'_>,
+    kind: &str,
+    user: UserInfo,
+    review: &Value,
+) -> Result<Value, ApiError> {
     let spec = &review["spec"];
     let (resource, path) = (&spec["resourceAttributes"], &spec["nonResourceAttributes"]);
     let error = match (resource.is_null(), path.is_null()) {
@@ -91,7 +101,7 @@ fn access_review(policy: &Policy, kind: &str, user: UserInfo, review: &Value) ->
     if let Some(error) = error {
         return Err(invalid(kind, vec![error]));
     }
-    Ok(match policy.authorize(&question(user, resource, path)) {
+    Ok(match authorize(&question(user, resource, path)) {
         Decision::Allow => json!({ "allowed": true }),
         Decision::Deny { reason } if reason.is_empty() => json!({ "allowed": false }),
         Decision::Deny { reason } => json!({ "allowed": false, "reason": reason }),
@@ -123,7 +133,11 @@ fn question(user: UserInfo, resource: &Value, path: &Value) -> Attributes {
     }
 }
 
-fn local_access_review(policy: &Policy, asked: &Attributes, review: &mut Value) -> Result<Value, ApiError> {
+fn local_access_review(
+    authorize: Authorize<'_>,
+    asked: &Attributes,
+    review: &mut Value,
+) -> Result<Value, ApiError> {
     const KIND: &str = "LocalSubjectAccessReview";
     let attributes = &review["spec"]["resourceAttributes"];
     if attributes.is_null() {
@@ -139,7 +153,7 @@ fn local_access_review(policy: &Policy, asked: &Attributes, review: &mut Value) 
         ));
     }
     review["metadata"]["namespace"] = asked.namespace.as_str().into();
-    access_review(policy, KIND, subject(review)?, review)
+    access_review(authorize, KIND, subject(review)?, review)
 }
 
 fn rules_review(policy: &Policy, user: &UserInfo, review: &Value) -> Result<Value, ApiError> {
@@ -211,8 +225,9 @@ mod tests {
     #[track_caller]
     fn check(spec: Value, expected: Result<Value, &str>) {
         let review = json!({ "spec": spec });
-        let answer =
-            subject(&review).and_then(|user| access_review(&policy(), "SubjectAccessReview", user, &review));
+        let answer = subject(&review).and_then(|user| {
+            access_review(&|asked| policy().authorize(asked), "SubjectAccessReview", user, &review)
+        });
         assert_eq!(answer.map_err(|error| error.message), expected.map_err(str::to_owned));
     }
 

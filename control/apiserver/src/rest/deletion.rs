@@ -203,7 +203,7 @@ mod tests {
     #[test]
     fn a_namespace_goes_when_its_finalizers_are_empty() {
         let active = json!({"metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}, "status": {"phase": "Active"}});
-        check("namespaces", active, DeleteOptions::default(), "mark 2026-01-01T00:01:00Z 0 null");
+        check("namespaces", active, DeleteOptions::default(), "mark 2026-01-01T00:01:00Z null null");
         let terminating = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"finalizers": ["kubernetes"]}});
         check("namespaces", terminating, DeleteOptions::default(), "wait");
         let done = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}});

@@ -98,12 +98,18 @@ impl Call {
     }
 }
 
+/// Kinds of core whose every use is answered with a warning (upstream's `APILifecycleDeprecated`).
+const DEPRECATED: &[(&str, &str)] =
+    &[("Endpoints", "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")];
+
 /// Serves a request to a resource.
 pub(crate) async fn serve(call: Call, request: Request) -> Result<Response, ApiError> {
     if call.resource.namespaced && call.namespace().is_empty() && needs_namespace(&call) {
         return Err(ApiError::no_such_path());
     }
-    let mut warnings = Vec::new();
+    let deprecated =
+        DEPRECATED.iter().filter(|(kind, _)| call.resource.group.is_empty() && call.resource.kind == *kind);
+    let mut warnings: Vec<String> = deprecated.map(|(_, text)| (*text).to_owned()).collect();
     let answer = dispatch(&call, request, &mut warnings).await?;
     let mut response = match answer {
         Answer::Stored(status, object) => {

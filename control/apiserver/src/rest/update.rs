@@ -71,7 +71,9 @@ pub(crate) fn same_place(call: &Call, object: &mut Value) -> Result<(), ApiError
         if given.is_empty() && field == "name" {
             return Err(ApiError::bad_request("name is required"));
         }
-        if !given.is_empty() && given != wanted && !(field == "namespace" && !call.resource.namespaced) {
+        // What a cluster-scoped object says of a namespace is dropped below.
+        let counts = field == "name" || call.resource.namespaced;
+        if counts && !given.is_empty() && given != wanted {
             return Err(ApiError::bad_request(format!(
                 "the {field} of the object ({given}) does not match the {field} on the {place} ({wanted})"
             )));
