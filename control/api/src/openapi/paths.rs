@@ -51,6 +51,7 @@ struct Action {
     verb: &'static str,
     parameters: &'static [Parameter],
     body: Body,
+    reply: Reply,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,43 +62,134 @@ enum Body {
     DeleteOptions,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    List,
+    Object,
+    Status,
+}
+
 const ON_COLLECTION: [Action; 3] = [
-    Action { name: "list", method: "get", verb: "list", parameters: LIST, body: Body::None },
-    Action { name: "post", method: "post", verb: "create", parameters: WRITE, body: Body::Object },
+    Action {
+        name: "list",
+        method: "get",
+        verb: "list",
+        parameters: LIST,
+        body: Body::None,
+        reply: Reply::List,
+    },
+    Action {
+        name: "post",
+        method: "post",
+        verb: "create",
+        parameters: WRITE,
+        body: Body::Object,
+        reply: Reply::Object,
+    },
     Action {
         name: "deletecollection",
         method: "delete",
         verb: "deletecollection",
         parameters: LIST,
         body: Body::DeleteOptions,
+        reply: Reply::Status,
     },
 ];
 const ON_OBJECT: [Action; 4] = [
-    Action { name: "get", method: "get", verb: "get", parameters: READ, body: Body::None },
-    Action { name: "put", method: "put", verb: "update", parameters: WRITE, body: Body::Object },
-    Action { name: "patch", method: "patch", verb: "patch", parameters: PATCH, body: Body::Patch },
+    Action {
+        name: "get",
+        method: "get",
+        verb: "get",
+        parameters: READ,
+        body: Body::None,
+        reply: Reply::Object,
+    },
+    Action {
+        name: "put",
+        method: "put",
+        verb: "update",
+        parameters: WRITE,
+        body: Body::Object,
+        reply: Reply::Object,
+    },
+    Action {
+        name: "patch",
+        method: "patch",
+        verb: "patch",
+        parameters: PATCH,
+        body: Body::Patch,
+        reply: Reply::Object,
+    },
     Action {
         name: "delete",
         method: "delete",
         verb: "delete",
         parameters: DELETE,
         body: Body::DeleteOptions,
+        reply: Reply::Status,
     },
 ];
 const ON_SUBRESOURCE: [Action; 4] = [
-    Action { name: "get", method: "get", verb: "get", parameters: READ, body: Body::None },
-    Action { name: "put", method: "put", verb: "update", parameters: WRITE, body: Body::Object },
-    Action { name: "patch", method: "patch", verb: "patch", parameters: PATCH, body: Body::Patch },
-    Action { name: "post", method: "post", verb: "create", parameters: WRITE, body: Body::Object },
+    Action {
+        name: "get",
+        method: "get",
+        verb: "get",
+        parameters: READ,
+        body: Body::None,
+        reply: Reply::Object,
+    },
+    Action {
+        name: "put",
+        method: "put",
+        verb: "update",
+        parameters: WRITE,
+        body: Body::Object,
+        reply: Reply::Object,
+    },
+    Action {
+        name: "patch",
+        method: "patch",
+        verb: "patch",
+        parameters: PATCH,
+        body: Body::Patch,
+        reply: Reply::Object,
+    },
+    Action {
+        name: "post",
+        method: "post",
+        verb: "create",
+        parameters: WRITE,
+        body: Body::Object,
+        reply: Reply::Object,
+    },
 ];
 
-/// The kind that an operation takes and gives.
-struct Subject<'a> {
-    group: &'a str,
-    version: &'a str,
-    kind: &'a str,
-    type_name: &'a str,
-    reply: String,
+/// What a path stands for.
+#[derive(Clone, Copy)]
+struct Endpoint<'a> {
+    row: &'a Resource,
+    sub: Option<&'a Subresource>,
+    /// The path names a namespace.
+    namespace: bool,
+}
+
+impl Endpoint<'_> {
+    /// Group, version and kind that operations take and give.
+    fn kind(&self) -> Value {
+        let (group, version, kind) = match self.sub {
+            Some(sub) => (sub.group, sub.version, sub.kind),
+            None => (self.row.group, self.row.version, self.row.kind),
+        };
+        json!({ "group": group, "kind": kind, "version": version })
+    }
+
+    fn type_name(&self) -> &'static str {
+        self.sub.map_or(self.row.type_name, |sub| sub.type_name)
+    }
+
+    fn verbs(&self) -> &'static [&'static str] {
+        self.sub.map_or(self.row.verbs, |sub| sub.verbs)
+    }
 }
 
 /// Paths of a group version for its v3 document.
@@ -106,77 +198,31 @@ pub(super) fn v3(group: &str, version: &str) -> Map<String, Value> {
     let base = format!("/{}", root(group, version));
     out.insert(format!("{base}/"), json!({ "get": discovery_operation(group, version) }));
     for row in RESOURCES.iter().filter(|row| row.group == group && row.version == version) {
-        let (collection, namespace) = match row.namespaced {
-            true => (format!("{base}/namespaces/{{namespace}}/{}", row.plural), true),
-            false => (format!("{base}/{}", row.plural), false),
-        };
-        let subject = |reply: &str| Subject {
-            group: row.group,
-            version: row.version,
-            kind: row.kind,
-            type_name: row.type_name,
-            reply: reply.to_owned(),
-        };
-        put(
-            &mut out,
-            &collection,
-            &path_parameters(namespace, false),
-            operations(
-                &ON_COLLECTION,
-                row,
-                "",
-                namespace,
-                |action| {
-                    subject(if action.name == "list" {
-                        "list"
-                    } else if action.name == "deletecollection" {
-                        "status"
-                    } else {
-                        "object"
-                    })
-                },
-                row.verbs,
-            ),
-        );
-        let object = format!("{collection}/{{name}}");
-        put(
-            &mut out,
-            &object,
-            &path_parameters(namespace, true),
-            operations(
-                &ON_OBJECT,
-                row,
-                "",
-                namespace,
-                |action| subject(if action.name == "delete" { "status" } else { "object" }),
-                row.verbs,
-            ),
-        );
-        for sub in row.subresources.iter().filter(|sub| !sub.type_name.is_empty()) {
-            put(
-                &mut out,
-                &format!("{object}/{}", sub.name),
-                &path_parameters(namespace, true),
-                subresource_operations(row, sub, namespace),
-            );
-        }
-        if row.namespaced && row.serves("list") {
-            let list = operations(&ON_COLLECTION[..1], row, "", false, |_| subject("list"), row.verbs);
-            put(&mut out, &format!("{base}/{}", row.plural), &[], list);
-        }
+        resource_paths(row, &base, &mut out);
     }
     out
 }
 
-fn subresource_operations(row: &Resource, sub: &Subresource, namespace: bool) -> Map<String, Value> {
-    let subject = |_: &Action| Subject {
-        group: sub.group,
-        version: sub.version,
-        kind: sub.kind,
-        type_name: sub.type_name,
-        reply: if sub.name == "log" { "text" } else { "object" }.to_owned(),
+fn resource_paths(row: &Resource, base: &str, out: &mut Map<String, Value>) {
+    let namespace = row.namespaced;
+    let everywhere = format!("{base}/{}", row.plural);
+    let collection = if namespace {
+        format!("{base}/namespaces/{{namespace}}/{}", row.plural)
+    } else {
+        everywhere.clone()
     };
-    operations(&ON_SUBRESOURCE, row, sub.name, namespace, subject, sub.verbs)
+    let object = format!("{collection}/{{name}}");
+    let endpoint = Endpoint { row, sub: None, namespace };
+    put(out, &collection, &path_parameters(namespace, false), operations(&ON_COLLECTION, endpoint));
+    put(out, &object, &path_parameters(namespace, true), operations(&ON_OBJECT, endpoint));
+    for sub in row.subresources.iter().filter(|sub| !sub.type_name.is_empty()) {
+        let operations = operations(&ON_SUBRESOURCE, Endpoint { sub: Some(sub), ..endpoint });
+        put(out, &format!("{object}/{}", sub.name), &path_parameters(namespace, true), operations);
+    }
+    if namespace {
+        let list = operations(&ON_COLLECTION[..1], Endpoint { namespace: false, ..endpoint });
+        put(out, &everywhere, &[], list);
+    }
 }
 
 fn put(out: &mut Map<String, Value>, path: &str, parameters: &[Value], operations: Map<String, Value>) {
@@ -202,43 +248,31 @@ fn path_parameters(namespace: bool, name: bool) -> Vec<Value> {
     out
 }
 
-fn operations<'a>(
-    actions: &[Action],
-    row: &Resource,
-    subresource: &str,
-    namespace: bool,
-    subject: impl Fn(&Action) -> Subject<'a>,
-    verbs: &[&str],
-) -> Map<String, Value> {
-    let offered = actions.iter().filter(|action| verbs.contains(&action.verb));
-    offered
-        .map(|action| {
-            (action.method.to_owned(), operation(action, row, subresource, namespace, &subject(action)))
-        })
-        .collect()
+fn operations(actions: &[Action], endpoint: Endpoint<'_>) -> Map<String, Value> {
+    let offered = actions.iter().filter(|action| endpoint.verbs().contains(&action.verb));
+    offered.map(|action| (action.method.to_owned(), operation(action, endpoint))).collect()
 }
 
-fn operation(
-    action: &Action,
-    row: &Resource,
-    subresource: &str,
-    namespace: bool,
-    subject: &Subject<'_>,
-) -> Value {
+fn operation(action: &Action, endpoint: Endpoint<'_>) -> Value {
+    let row = endpoint.row;
     let verb = if action.verb == "update" { "replace" } else { action.verb };
     let tag = tag(row.group, row.version);
-    let scope = if namespace { "Namespaced" } else { "" };
-    let all = if !namespace && row.namespaced { "ForAllNamespaces" } else { "" };
+    let scope = if endpoint.namespace { "Namespaced" } else { "" };
+    let all = if !endpoint.namespace && row.namespaced { "ForAllNamespaces" } else { "" };
+    let (subject, sub) = match endpoint.sub {
+        Some(sub) => (format!("{}/{}", row.plural, sub.name), pascal(sub.name)),
+        None => (row.plural.to_owned(), String::new()),
+    };
     let mut out = json!({
         "tags": [tag],
-        "description": format!("{verb} {}{}{subresource}", row.plural, if subresource.is_empty() { "" } else { "/" }),
-        "operationId": format!("{verb}{}{scope}{}{}{all}", pascal(&tag), row.kind, pascal(subresource)),
+        "description": format!("{verb} {subject}"),
+        "operationId": format!("{verb}{}{scope}{}{sub}{all}", pascal(&tag), row.kind),
         "parameters": action.parameters.iter().map(query_parameter).collect::<Vec<_>>(),
-        "responses": responses(action, row, subject),
+        "responses": responses(action, endpoint),
         "x-kubernetes-action": action.name,
-        "x-kubernetes-group-version-kind": { "group": subject.group, "kind": subject.kind, "version": subject.version },
+        "x-kubernetes-group-version-kind": endpoint.kind(),
     });
-    if let Some(body) = request_body(action.body, subject.type_name) {
+    if let Some(body) = request_body(action.body, endpoint.type_name()) {
         out["requestBody"] = body;
     }
     out
@@ -262,14 +296,15 @@ fn request_body(body: Body, type_name: &str) -> Option<Value> {
     }
 }
 
-fn responses(action: &Action, row: &Resource, subject: &Subject<'_>) -> Value {
-    let schema = match subject.reply.as_str() {
-        "list" => schemas::reference(&schemas::list_name(row)),
-        "status" => schemas::reference(&format!("{META}.Status")),
-        "text" => {
-            return json!({ "200": { "description": "OK", "content": { "text/plain": { "schema": { "type": "string" } } } } });
-        }
-        _ => schemas::reference(subject.type_name),
+fn responses(action: &Action, endpoint: Endpoint<'_>) -> Value {
+    if endpoint.sub.is_some_and(|sub| sub.name == "log") {
+        let text = json!({ "text/plain": { "schema": { "type": "string" } } });
+        return json!({ "200": { "description": "OK", "content": text } });
+    }
+    let schema = match action.reply {
+        Reply::List => schemas::reference(&schemas::list_name(endpoint.row)),
+        Reply::Status => schemas::reference(&format!("{META}.Status")),
+        Reply::Object => schemas::reference(endpoint.type_name()),
     };
     let content =
         json!({ "application/json": { "schema": schema }, "application/yaml": { "schema": schema } });
