@@ -149,7 +149,7 @@ mod tests {
 
     fn run(cluster: &mut Cluster) -> usize {
         let settings = settings();
-        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        let context = Context::at(NOW, &settings);
         let plan = plan(&cluster.view, &Key::new("default", "web"), &context);
         let writes = plan.actions.len();
         plan.actions.into_iter().for_each(|it| cluster.execute(it));

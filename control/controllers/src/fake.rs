@@ -226,7 +226,7 @@ impl Cluster {
         for controller in controllers {
             let kind = controller.watches[0].kind();
             for key in self.keys(kind) {
-                let context = Context { now: self.now, settings: &self.settings, failure: None, since: NOW };
+                let context = Context { since: NOW, ..Context::at(self.now, &self.settings) };
                 let plan = (controller.plan)(&self.view, &key, &context);
                 wrote |= plan.actions.iter().chain(&plan.status).any(|it| !matches!(it, Action::Event(_)));
                 plan.actions.into_iter().chain(plan.status).for_each(|it| self.execute(it));

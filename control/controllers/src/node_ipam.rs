@@ -158,7 +158,7 @@ mod tests {
             cluster_cidrs: pools.iter().map(ToString::to_string).collect(),
             ..Settings::default()
         };
-        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        let context = Context::at(NOW, &settings);
         want.assert_eq(&describe(&plan(&view, &Key::cluster("nodes"), &context)));
     }
 

@@ -3,7 +3,7 @@
 //! Pods are driven away by `taint_eviction`, not here.
 //!
 //! # Limits
-//! Lease times are compared with this machine's clock: a node whose clock runs ahead is noticed that much later. There are no zones.
+//! There are no zones: nodes are judged one by one.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use crate::plan::{self, Action, Context, EventKind, PatchStyle, Plan, Target};
+use crate::plan::{self, Action, Context, EventKind, Notes, PatchStyle, Plan, Target};
 use crate::pod;
 use crate::table::{Change, Key};
 use crate::view::{View, Watch};
@@ -67,25 +67,22 @@ fn condition<'a>(node: &'a Node, name: &str) -> Option<&'a NodeCondition> {
     node.status.as_ref()?.conditions.as_ref()?.iter().find(|it| it.type_ == name)
 }
 
-/// When the node was last heard of. What was not heard before this view followed the cluster does not count against it.
-fn last_heard(view: &View, node: &Node, since: Timestamp) -> Timestamp {
+/// The latest signs of life of a node, by the node's own clock: lease and heartbeat.
+fn signs(view: &View, node: &Node) -> [Option<Timestamp>; 2] {
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    let renewed =
-        view.leases.get(LEASES, name).and_then(|it| it.spec.as_ref()?.renew_time.as_ref().map(|it| it.0));
-    let reported = condition(node, "Ready")
-        .filter(|it| it.status != "Unknown")
-        .and_then(|it| it.last_heartbeat_time.as_ref())
-        .map(|it| it.0);
-    let born = node.metadata.creation_timestamp.as_ref().map(|it| it.0);
-    [renewed, reported, born].into_iter().flatten().fold(since, Timestamp::max)
+    let lease = view.leases.get(LEASES, name);
+    let ready = condition(node, "Ready");
+    [
+        lease.and_then(|it| it.spec.as_ref()?.renew_time.as_ref().map(|it| it.0)),
+        ready.and_then(|it| it.last_heartbeat_time.as_ref()).map(|it| it.0),
+    ]
 }
 
-/// `True`, `False` or `Unknown`; empty for a node that has never said.
-fn readiness(view: &View, node: &Node, context: &Context<'_>) -> String {
-    if context.now.duration_since(last_heard(view, node, context.since)) > GRACE {
-        return "Unknown".into();
-    }
-    condition(node, "Ready").map(|it| it.status.clone()).unwrap_or_default()
+/// Whether another node is well, as far as its own clock can be trusted.
+fn is_well(view: &View, node: &Node, context: &Context<'_>) -> bool {
+    let heard = signs(view, node).into_iter().flatten().fold(context.since, Timestamp::max);
+    let ready = condition(node, "Ready").is_some_and(|it| it.status == "True");
+    ready && context.now.duration_since(heard) <= GRACE
 }
 
 /// Decides about the node under `key`.
@@ -94,20 +91,25 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
     if node.metadata.deletion_timestamp.is_some() {
         return Plan::await_change();
     }
-    let heard = last_heard(view, &node, context.since);
+    // A sign counts from when it was first seen here, so that the clocks of nodes do not matter.
+    let signs = signs(view, &node).map(|it| it.map_or_else(String::new, |it| it.to_string())).join(" ");
+    let heard = context.noted.get(&signs).copied().unwrap_or(context.now);
     let is_silent = context.now.duration_since(heard) > GRACE;
-    let ready = readiness(view, &node, context);
+    let ready = match condition(&node, "Ready") {
+        _ if is_silent => "Unknown",
+        Some(it) => it.status.as_str(),
+        None => "",
+    };
     // When no node is well, the fault is more likely ours than theirs: nobody is driven away.
-    let may_evict = view.nodes.all().iter().any(|it| readiness(view, it, context) == "True");
+    let may_evict = ready == "True" || view.nodes.all().iter().any(|it| is_well(view, it, context));
 
-    let mut plan = Plan::default();
-    plan.actions.extend(taint(&node, &ready, may_evict, context.now));
+    let mut plan = Plan { noted: Notes::from([(signs, heard)]), ..Plan::default() };
+    plan.actions.extend(taint(&node, ready, may_evict, context.now));
     if is_silent {
         plan.actions.extend(silence(view, &node, context.now));
     } else {
         let left = GRACE - context.now.duration_since(heard);
-        let wait = u64::try_from(left.as_secs()).unwrap_or(0) + 1;
-        plan.requeue_after(Duration::from_secs(wait));
+        plan.requeue_after(Duration::from_secs(u64::try_from(left.as_secs()).unwrap_or(0) + 1));
     }
     plan
 }
@@ -225,13 +227,16 @@ mod tests {
         view.leases.apply(lease);
     }
 
-    fn check(nodes: &[&str], followed_for: i64, want: Expect) {
+    /// Decides about `n1`, whose last sign of life was seen `heard` seconds ago.
+    fn check(nodes: &[&str], heard: i64, want: Expect) {
         let view = View::default();
         nodes.iter().for_each(|it| add(&view, it));
         view.pods.apply(pod_line("a n1 Ready 5m", None));
         let settings = settings();
-        let since = NOW - SignedDuration::from_secs(followed_for);
-        let context = Context { now: NOW, settings: &settings, failure: None, since };
+        let first = Context { since: NOW - SignedDuration::from_secs(600), ..Context::at(NOW, &settings) };
+        let mut noted = plan(&view, &Key::cluster("n1"), &first).noted;
+        noted.values_mut().for_each(|it| *it -= SignedDuration::from_secs(heard));
+        let context = Context { noted: &noted, ..first };
         want.assert_eq(&describe(&plan(&view, &Key::cluster("n1"), &context)));
     }
 
@@ -239,7 +244,7 @@ mod tests {
     fn a_ready_node_loses_the_taint_it_was_born_with() {
         check(
             &["n1 True 3 node.kubernetes.io/not-ready:NoSchedule gpu:NoSchedule"],
-            600,
+            3,
             expect![[r#"
             patch Node n1 {"spec":{"taints":[{"effect":"NoSchedule","key":"gpu"}]}}
             requeue after 38s
@@ -251,7 +256,7 @@ mod tests {
     fn a_silent_node_is_unknown_tainted_and_its_pods_not_ready() {
         check(
             &["n1 True 41", "n2 True 1"],
-            600,
+            41,
             expect![[r#"
             patch Node n1 {"spec":{"taints":[{"effect":"NoSchedule","key":"node.kubernetes.io/unreachable"},{"effect":"NoExecute","key":"node.kubernetes.io/unreachable","timeAdded":"2027-01-15T08:00:00Z"}]}}
             patch Node/status n1 {"status":{"conditions":[{"type":"Ready","status":"Unknown","reason":"NodeStatusUnknown","message":"Kubelet stopped posting node status.","lastTransitionTime":"2027-01-15T08:00:00Z"},{"type":"MemoryPressure","status":"Unknown","reason":"NodeStatusNeverUpdated","message":"Kubelet never posted node status.","lastTransitionTime":"2027-01-15T08:00:00Z"},{"type":"DiskPressure","status":"Unknown","reason":"NodeStatusNeverUpdated","message":"Kubelet never posted node status.","lastTransitionTime":"2027-01-15T08:00:00Z"},{"type":"PIDPressure","status":"Unknown","reason":"NodeStatusNeverUpdated","message":"Kubelet never posted node status.","lastTransitionTime":"2027-01-15T08:00:00Z"}]}}
@@ -266,7 +271,7 @@ mod tests {
     fn when_no_node_is_well_nobody_is_driven_away() {
         check(
             &["n1 False 1", "n2 True 99"],
-            600,
+            1,
             expect![[r#"
             patch Node n1 {"spec":{"taints":[{"effect":"NoSchedule","key":"node.kubernetes.io/not-ready"}]}}
             requeue after 40s
@@ -275,12 +280,12 @@ mod tests {
     }
 
     #[test]
-    fn after_a_restart_nodes_have_their_grace_again() {
+    fn what_counts_is_when_a_sign_was_first_seen_not_what_the_node_says_the_time_was() {
         check(
             &["n1 True 500"],
-            5,
+            0,
             expect![[r#"
-            requeue after 36s
+            requeue after 41s
         "#]],
         );
     }

@@ -1,5 +1,6 @@
 //! What a controller decided, as data. Executing a plan is `runtime`'s task (`runtime::driver`); in tests it is [`crate::fake`]'s.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -31,6 +32,21 @@ pub struct Context<'a> {
     pub since: Timestamp,
     /// Why the previous plan for this key could not be executed.
     pub failure: Option<&'a str>,
+    /// What the previous plan for this key noted.
+    pub noted: &'a Notes,
+}
+
+/// Times that a controller remembers about a key from one plan to the next, by names of its own. They last as long as the
+/// process: after a restart a controller begins to observe anew.
+pub type Notes = BTreeMap<String, Timestamp>;
+
+static NO_NOTES: Notes = Notes::new();
+
+impl<'a> Context<'a> {
+    /// A first decision at `now`, in a view that begins to follow the cluster now.
+    pub fn at(now: Timestamp, settings: &'a Settings) -> Self {
+        Self { now, settings, since: now, failure: None, noted: &NO_NOTES }
+    }
 }
 
 /// Settings of the controllers.
@@ -51,6 +67,8 @@ pub struct Plan {
     pub status: Option<Action>,
     /// Look again after this time, even if nothing changes.
     pub requeue: Option<Duration>,
+    /// What the next plan for this key should know.
+    pub noted: Notes,
 }
 
 impl Plan {

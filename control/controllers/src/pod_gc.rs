@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
-use crate::plan::{self, Action, Context, PatchStyle, Plan, Target};
+use crate::plan::{self, Action, Context, Notes, PatchStyle, Plan, Target};
 use crate::pod;
 use crate::table::{Change, Key};
 use crate::view::{View, Watch};
@@ -19,7 +19,7 @@ pub const WATCHES: &[Watch] = &[Watch::Node(of_node), Watch::Pod(of_pod)];
 
 /// Pause between looks.
 const PERIOD: Duration = Duration::from_secs(20);
-/// A pod is bound for at least so long before its node counts as gone: the node itself may not have been seen yet.
+/// A node is missing for so long before its pods are given up: it may not have been seen yet, or come back.
 const QUARANTINE: SignedDuration = SignedDuration::from_secs(40);
 /// Finished pods that are kept (upstream's --terminated-pod-gc-threshold).
 const FINISHED_KEPT: usize = 12_500;
@@ -38,17 +38,21 @@ fn of_pod(_: &View, change: &Change<Pod>) -> Vec<Key> {
 /// Decides about all pods.
 pub fn plan(view: &View, _: &Key, context: &Context<'_>) -> Plan {
     let pods = view.pods.all();
+    let mut missing = Notes::new();
     let mut doomed: Vec<Action> = Vec::new();
     for pod in &pods {
-        if pod::node_name(pod).is_empty() {
+        let node = pod::node_name(pod);
+        if node.is_empty() {
             if pod::is_terminating(pod) {
                 doomed.push(remove(pod));
             }
-        } else if view.nodes.get("", pod::node_name(pod)).is_none() && is_bound_long(pod, context) {
-            if !pod::is_finished(pod) {
-                doomed.push(fail(pod, context));
+        } else if view.nodes.get("", node).is_none() {
+            let since = context.noted.get(node).copied().unwrap_or(context.now);
+            missing.insert(node.to_owned(), since);
+            if context.now.duration_since(since) > QUARANTINE {
+                doomed.extend((!pod::is_finished(pod)).then(|| fail(pod, context)));
+                doomed.push(remove(pod));
             }
-            doomed.push(remove(pod));
         }
     }
     let mut finished: Vec<&Arc<Pod>> =
@@ -56,15 +60,9 @@ pub fn plan(view: &View, _: &Key, context: &Context<'_>) -> Plan {
     finished.sort_by_key(|it| it.metadata.creation_timestamp.clone());
     let surplus = finished.len().saturating_sub(FINISHED_KEPT);
     doomed.extend(finished.into_iter().take(surplus).map(|it| remove(it)));
-    let mut plan = Plan::of(doomed);
+    let mut plan = Plan { noted: missing, ..Plan::of(doomed) };
     plan.requeue_after(PERIOD);
     plan
-}
-
-fn is_bound_long(pod: &Pod, context: &Context<'_>) -> bool {
-    let bound = pod::condition(pod, "PodScheduled").and_then(|it| it.last_transition_time.as_ref());
-    let since = bound.or(pod.metadata.creation_timestamp.as_ref()).map_or(context.now, |it| it.0);
-    context.now.duration_since(since.max(context.since)) > QUARANTINE
 }
 
 fn fail(pod: &Pod, context: &Context<'_>) -> Action {
@@ -97,7 +95,7 @@ mod tests {
     use crate::fake::{NOW, describe, pod_line, settings};
 
     #[test]
-    fn pods_of_gone_nodes_and_unbound_leaving_pods_are_removed() {
+    fn pods_of_long_gone_nodes_and_unbound_leaving_pods_are_removed() {
         let view = View::default();
         let mut node = Node::default();
         node.metadata.name = Some("n1".into());
@@ -105,24 +103,26 @@ mod tests {
         for line in [
             "stays n1 Ready 9m",
             "orphan gone Ready 9m",
-            "fresh gone Ready 9s",
+            "fresh new Ready 9s",
             "pending - Pending 1m terminating",
             "waits - Pending 1m",
         ] {
             view.pods.apply(pod_line(line, None));
         }
         let settings = settings();
-        let context = Context {
-            now: NOW,
-            settings: &settings,
-            failure: None,
-            since: NOW - SignedDuration::from_secs(999),
-        };
+        let noted = Notes::from([("gone".into(), NOW - SignedDuration::from_secs(41))]);
+        let context = Context { noted: &noted, ..Context::at(NOW, &settings) };
+        let plan = plan(&view, &Key::cluster("pods"), &context);
         expect![[r#"
             patch Pod/status orphan {"status":{"phase":"Failed","conditions":[{"type":"DisruptionTarget","status":"True","reason":"DeletionByPodGC","message":"PodGC: node no longer exists","lastTransitionTime":"2027-01-15T08:00:00Z"}]}}
             delete Pod orphan
             delete Pod pending
             requeue after 20s
-        "#]].assert_eq(&describe(&plan(&view, &Key::cluster("pods"), &context)));
+        "#]].assert_eq(&describe(&plan));
+        assert_eq!(
+            plan.noted.get("new"),
+            Some(&NOW),
+            "a node that is missed for the first time has its quarantine"
+        );
     }
 }

@@ -264,7 +264,7 @@ mod tests {
             view.pods.apply(pod_line(line, Some(controller_reference(&set))));
         }
         let settings = settings();
-        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        let context = Context::at(NOW, &settings);
         let plan = plan(&view, &Key::new("default", "web"), &context);
         want.assert_eq(&describe(&plan));
     }
@@ -334,11 +334,7 @@ mod tests {
         view.replica_sets.apply(Fixture::replica_set("web", 1));
         view.pods.apply(pod_line("a n1 Ready 5m", None));
         let settings = settings();
-        let plan = plan(
-            &view,
-            &Key::new("default", "web"),
-            &Context { now: NOW, settings: &settings, failure: None, since: NOW },
-        );
+        let plan = plan(&view, &Key::new("default", "web"), &Context::at(NOW, &settings));
         expect![[r#"
             patch Pod a {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"uid-web"}],"uid":"uid-a"}}
             status ReplicaSet web: replicas=0
@@ -350,7 +346,7 @@ mod tests {
         let view = View::default();
         view.replica_sets.apply(Fixture::replica_set("web", 1));
         let settings = settings();
-        let context = Context { now: NOW, settings: &settings, failure: Some("quota exceeded"), since: NOW };
+        let context = Context { failure: Some("quota exceeded"), ..Context::at(NOW, &settings) };
         let plan = plan(&view, &Key::new("default", "web"), &context);
         expect![[r#"
             slow-start: create Pod web-*

@@ -78,7 +78,7 @@ mod tests {
             view.config_maps.apply(map);
         }
         let settings = settings();
-        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        let context = Context::at(NOW, &settings);
         want.assert_eq(&describe(&plan(&view, &Key::cluster("team"), &context)));
     }
 

@@ -56,7 +56,7 @@ mod tests {
         namespace.metadata.name = Some("team".into());
         view.namespaces.apply(namespace.clone());
         let settings = settings();
-        let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+        let context = Context::at(NOW, &settings);
         expect![[r#"
             create ServiceAccount default
         "#]]

@@ -150,7 +150,7 @@ mod tests {
         view.pods.apply(pod);
         let settings = settings();
         let since = NOW - SignedDuration::from_secs(1000);
-        let context = Context { now: NOW, settings: &settings, failure: None, since };
+        let context = Context { since, ..Context::at(NOW, &settings) };
         want.assert_eq(&describe(&plan(&view, &Key::new("default", "a"), &context)));
     }
 

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use controllers::plan::Notes;
 use controllers::{Context, Controller, Key, Settings, View};
 use jiff::Timestamp;
 use tokio::task::JoinError;
@@ -35,6 +36,7 @@ pub struct Driver {
 struct Memory {
     expectations: Expectations,
     failures: HashMap<Key, String>,
+    notes: HashMap<Key, Notes>,
 }
 
 impl Driver {
@@ -78,14 +80,20 @@ impl Driver {
             self.queue.add_after(key.clone(), LOOK_AGAIN);
             return;
         }
-        let failure = self.remember(|it| it.failures.get(key).cloned());
+        let (failure, noted) = self
+            .remember(|it| (it.failures.get(key).cloned(), it.notes.get(key).cloned().unwrap_or_default()));
         let context = Context {
             now: Timestamp::now(),
             settings: &self.settings,
             failure: failure.as_deref(),
             since: self.since,
+            noted: &noted,
         };
         let plan = (self.controller.plan)(&self.view, key, &context);
+        self.remember(|it| match plan.noted.is_empty() {
+            true => it.notes.remove(key),
+            false => it.notes.insert(key.clone(), plan.noted),
+        });
         let mut outcome = self.executor.run(plan.actions).await;
         if let Some(status) = plan.status {
             let written = self.executor.run(vec![status]).await;

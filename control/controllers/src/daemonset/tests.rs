@@ -55,7 +55,7 @@ fn run_pods(cluster: &mut Cluster) {
 
 fn check(cluster: &Cluster, want: Expect) {
     let settings = settings();
-    let context = Context { now: NOW, settings: &settings, failure: None, since: NOW };
+    let context = Context::at(NOW, &settings);
     want.assert_eq(&describe(&plan(&cluster.view, &Key::new("default", "agent"), &context)));
 }
 

@@ -19,7 +19,7 @@ const REPLICA_SETS: Controller =
 
 fn planned(cluster: &Cluster) -> String {
     let settings = settings();
-    let context = Context { now: cluster.now, settings: &settings, failure: None, since: NOW };
+    let context = Context { since: NOW, ..Context::at(cluster.now, &settings) };
     describe(&plan(&cluster.view, &Key::new("default", "web"), &context))
 }
 
