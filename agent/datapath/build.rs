@@ -14,7 +14,10 @@ fn main() {
     println!("cargo::rerun-if-changed={}", source.display());
     let object = fs::read(&source).unwrap_or_default();
     if object.is_empty() {
-        println!("cargo::warning=no BPF object at {}: this build cannot load the data plane", source.display());
+        println!(
+            "cargo::warning=no BPF object at {}: this build cannot load the data plane",
+            source.display()
+        );
     }
     let target = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("beeline.o");
     if let Err(error) = fs::write(&target, object) {

@@ -140,7 +140,9 @@ mod tests {
         let line = "beeline-agent run --node-name n1 --node-ip 172.30.0.11,fd30::11 --kubeconfig K --root-dir D --run-dir R \
             --containerd-socket S --containerd-namespace beeline-n1 --cgroup-root beeline/n1 --serving-cert C --serving-key Y \
             --client-ca A --bpf-dir B --uplink eth0 --cluster-cidr 10.244.0.0/16,fd00:10:244::/56 --service-cidr 10.96.0.0/16,fd00:10:96::/112";
-        let Command::Run(run) = Flags::try_parse_from(line.split_whitespace()).unwrap().command else { panic!("not run") };
+        let Command::Run(run) = Flags::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("not run")
+        };
         assert_eq!(run.proxy.node_ip.len(), 2);
         assert_eq!(run.proxy.service_cidr[1].to_string(), "fd00:10:96::/112");
         assert_eq!(run.proxy.healthz_bind_address.port(), 10256);

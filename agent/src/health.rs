@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use datapath::Dataplane;
+use datapath::{Dataplane, FlowCount};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -27,6 +27,8 @@ pub struct Progress {
     leaving: AtomicBool,
     service_changes: AtomicU64,
     endpoint_changes: AtomicU64,
+    flows: AtomicU64,
+    flows_deleted: AtomicU64,
     syncs: Mutex<Syncs>,
 }
 
@@ -72,6 +74,17 @@ impl Progress {
         syncs.last = Some(jiff::Timestamp::now());
     }
 
+    /// Whether the tables agree with the API.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Relaxed)
+    }
+
+    /// A pass over the flow tables is done.
+    pub fn flows(&self, count: FlowCount) {
+        self.flows.store((count.entries - count.deleted) as u64, Ordering::Relaxed);
+        self.flows_deleted.fetch_add(count.deleted as u64, Ordering::Relaxed);
+    }
+
     /// A difference could not be written.
     pub fn failed(&self) {
         self.failing.store(true, Ordering::Relaxed);
@@ -104,19 +117,53 @@ impl Progress {
         line(&mut text, &format!("{name}_count"), syncs.count);
         let last = syncs.last.map_or(0.0, |last| last.as_millisecond() as f64 / 1000.0);
         for (name, kind, help, value) in [
-            ("kubeproxy_sync_proxy_rules_last_timestamp_seconds", "gauge", "When the tables last changed.", last),
-            ("kubeproxy_sync_proxy_rules_service_changes_total", "counter", "Service events.", load(&self.service_changes)),
-            ("kubeproxy_sync_proxy_rules_endpoint_changes_total", "counter", "EndpointSlice events.", load(&self.endpoint_changes)),
+            (
+                "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
+                "gauge",
+                "When the tables last changed.",
+                last,
+            ),
+            (
+                "kubeproxy_sync_proxy_rules_service_changes_total",
+                "counter",
+                "Service events.",
+                load(&self.service_changes),
+            ),
+            (
+                "kubeproxy_sync_proxy_rules_endpoint_changes_total",
+                "counter",
+                "EndpointSlice events.",
+                load(&self.endpoint_changes),
+            ),
+            (
+                "beeline_flow_entries",
+                "gauge",
+                "Entries of established flows, two for a connection.",
+                load(&self.flows),
+            ),
+            (
+                "beeline_flow_entries_deleted_total",
+                "counter",
+                "Entries deleted after being idle.",
+                load(&self.flows_deleted),
+            ),
         ] {
             head(&mut text, name, kind, help);
             line(&mut text, name, value);
         }
         let (frontends, pods, addresses, ranges) = dataplane.counts();
         head(&mut text, "beeline_table_rows", "gauge", "Rows in the data plane's tables.");
-        for (table, rows) in [("frontends", frontends), ("pods", pods), ("node_addresses", addresses), ("pod_ranges", ranges)] {
+        for (table, rows) in
+            [("frontends", frontends), ("pods", pods), ("node_addresses", addresses), ("pod_ranges", ranges)]
+        {
             line(&mut text, &format!("beeline_table_rows{{table=\"{table}\"}}"), rows);
         }
-        head(&mut text, "beeline_drops_total", "counter", "Packets and socket calls ended by the data plane, by reason.");
+        head(
+            &mut text,
+            "beeline_drops_total",
+            "counter",
+            "Packets and socket calls ended by the data plane, by reason.",
+        );
         for (reason, packets) in dataplane.drops() {
             line(&mut text, &format!("beeline_drops_total{{reason=\"{}\"}}", reason.as_str()), packets);
         }
@@ -146,7 +193,12 @@ pub enum Port {
 }
 
 /// Serves one of the ports until the process ends.
-pub async fn serve(address: SocketAddr, port: Port, progress: Arc<Progress>, dataplane: Arc<Dataplane>) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    port: Port,
+    progress: Arc<Progress>,
+    dataplane: Arc<Dataplane>,
+) -> std::io::Result<()> {
     let listener = TcpListener::bind(address).await?;
     loop {
         let (stream, _) = listener.accept().await?;
@@ -157,16 +209,25 @@ pub async fn serve(address: SocketAddr, port: Port, progress: Arc<Progress>, dat
                 async { Ok::<_, Infallible>(response) }
             });
             // A client that hangs up early is its own affair.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), answer)
+                .await;
         });
     }
 }
 
-fn respond(port: Port, request: &Request<Incoming>, progress: &Progress, dataplane: &Dataplane) -> Response<Full<Bytes>> {
+fn respond(
+    port: Port,
+    request: &Request<Incoming>,
+    progress: &Progress,
+    dataplane: &Dataplane,
+) -> Response<Full<Bytes>> {
     let (status, kind, body) = match (port, request.uri().path()) {
         (Port::Health, "/healthz") => with_kind(progress.health(true), "application/json"),
         (Port::Health, "/livez") => with_kind(progress.health(false), "application/json"),
-        (Port::Metrics, "/metrics") => (StatusCode::OK, "text/plain; version=0.0.4", progress.metrics(dataplane)),
+        (Port::Metrics, "/metrics") => {
+            (StatusCode::OK, "text/plain; version=0.0.4", progress.metrics(dataplane))
+        }
         (Port::Metrics, "/healthz") => (StatusCode::OK, "text/plain", "ok".to_owned()),
         (Port::Metrics, "/proxyMode") => (StatusCode::OK, "text/plain", "ebpf".to_owned()),
         _ => (StatusCode::NOT_FOUND, "text/plain", "404 page not found\n".to_owned()),

@@ -48,7 +48,8 @@ pub struct Pods {
 impl Pods {
     /// Uses these podCIDRs from now on.
     pub fn use_cidrs(&self, cidrs: &[Cidr]) -> Result<(), network::BoxError> {
-        let config = NodeConfig { pod_cidrs: cidrs.iter().map(pair).collect(), ..self.dataplane.node_config() };
+        let config =
+            NodeConfig { pod_cidrs: cidrs.iter().map(pair).collect(), ..self.dataplane.node_config() };
         self.dataplane.reconfigure(config)?;
         self.network.set_pod_cidrs(cidrs)?;
         state::store(&self.root, cidrs)?;
@@ -79,7 +80,11 @@ impl PodNetworking for Pods {
         .boxed()
     }
 
-    fn setup<'a>(&'a self, pod: &'a NetPod, netns: &'a Path) -> BoxFuture<'a, Result<Vec<IpAddr>, network::BoxError>> {
+    fn setup<'a>(
+        &'a self,
+        pod: &'a NetPod,
+        netns: &'a Path,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, network::BoxError>> {
         async move { Ok(self.network.setup(&identity(pod), netns).await?.addresses) }.boxed()
     }
 

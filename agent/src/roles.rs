@@ -7,6 +7,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use datapath::{Dataplane, NodeConfig, Options, Uplink};
@@ -18,6 +19,7 @@ use network::{Cidr, PodNetwork};
 use service::Learned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -27,9 +29,13 @@ use crate::pods::{Pods, Served, pair};
 use crate::state;
 use crate::watch::{Cluster, ForeignNetwork, Segment};
 
+/// How often idle flows are looked for; the shortest life of a flow is ten seconds.
+const FLOW_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Runs a role on the async runtime, with logging to standard error.
 pub fn block_on(role: impl Future<Output = Result<()>>) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn"));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,kube_client=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(role)
 }
@@ -37,10 +43,16 @@ pub fn block_on(role: impl Future<Output = Result<()>>) -> Result<()> {
 /// A node of a Beeline cluster.
 pub async fn run(flags: Run) -> Result<()> {
     let known_cidrs = state::load(&flags.root_dir);
-    let node = NodeConfig { pod_cidrs: known_cidrs.iter().map(pair).collect(), spoof_check: true, ..node_config(&flags.proxy) };
+    let node = NodeConfig {
+        pod_cidrs: known_cidrs.iter().map(pair).collect(),
+        spoof_check: true,
+        ..node_config(&flags.proxy)
+    };
     let (dataplane, learned, uplink) = open(&flags.proxy, node)?;
-    let network = network::Config { state_dir: flags.root_dir.join("network"), uplink: flags.proxy.uplink.clone() };
-    let network = PodNetwork::new(network, Arc::new(Served(Arc::clone(&dataplane)))).context("pod network")?;
+    let network =
+        network::Config { state_dir: flags.root_dir.join("network"), uplink: flags.proxy.uplink.clone() };
+    let network =
+        PodNetwork::new(network, Arc::new(Served(Arc::clone(&dataplane)))).context("pod network")?;
     network.set_pod_cidrs(&known_cidrs).context("pod network")?;
     let ranges_changed = Arc::new(Notify::new());
     let pods = Pods {
@@ -52,7 +64,8 @@ pub async fn run(flags: Run) -> Result<()> {
     let segment = OwnNetwork::open(&flags.proxy.uplink, &dataplane).context("routes and neighbours")?;
     let client = client(&flags.proxy.kubeconfig).await?;
     let stop = CancellationToken::new();
-    let following = follow(&flags.proxy, client.clone(), dataplane, learned, Box::new(segment), ranges_changed);
+    let following =
+        follow(&flags.proxy, client.clone(), dataplane, learned, Box::new(segment), ranges_changed);
     tracing::info!(node = %flags.proxy.node_name, uplink = uplink.ifindex, "node agent started");
     let kubelet = kubelet::run(kubelet_config(&flags), client, Arc::new(pods), stop.clone());
     tokio::select! {
@@ -70,7 +83,8 @@ pub async fn proxy(flags: Proxy) -> Result<()> {
     let (dataplane, learned, uplink) = open(&flags, node_config(&flags))?;
     let client = client(&flags.kubeconfig).await?;
     tracing::info!(node = %flags.node_name, uplink = uplink.ifindex, "data plane started");
-    let following = follow(&flags, client, dataplane, learned, Box::new(ForeignNetwork), Arc::new(Notify::new()));
+    let following =
+        follow(&flags, client, dataplane, learned, Box::new(ForeignNetwork), Arc::new(Notify::new()));
     tokio::select! {
         result = following => result,
         result = ended() => result,
@@ -79,7 +93,7 @@ pub async fn proxy(flags: Proxy) -> Result<()> {
 
 fn open(flags: &Proxy, node: NodeConfig) -> Result<(Arc<Dataplane>, Learned, Uplink)> {
     let device = network::device::find(&flags.uplink).context("uplink")?;
-    let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu };
+    let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu, veth: device.veth };
     let options = Options {
         bpf_dir: flags.bpf_dir.clone(),
         cgroup: flags.cgroup_root.clone(),
@@ -88,7 +102,11 @@ fn open(flags: &Proxy, node: NodeConfig) -> Result<(Arc<Dataplane>, Learned, Upl
         entries: Vec::new(),
     };
     let (dataplane, learned) = Dataplane::open(options, node, uplink).context("data plane")?;
-    tracing::info!(xdp = dataplane.xdp().unwrap_or("off"), services = learned.services.len(), "data plane is attached");
+    tracing::info!(
+        xdp = dataplane.xdp().unwrap_or("off"),
+        services = learned.services.len(),
+        "data plane is attached"
+    );
     Ok((Arc::new(dataplane), learned, uplink))
 }
 
@@ -112,20 +130,60 @@ async fn follow(
     ranges_changed: Arc<Notify>,
 ) -> Result<()> {
     let progress = Arc::new(Progress::default());
-    let health = health::serve(flags.healthz_bind_address, Port::Health, Arc::clone(&progress), Arc::clone(&dataplane));
-    let metrics = health::serve(flags.metrics_bind_address, Port::Metrics, Arc::clone(&progress), Arc::clone(&dataplane));
+    let health = health::serve(
+        flags.healthz_bind_address,
+        Port::Health,
+        Arc::clone(&progress),
+        Arc::clone(&dataplane),
+    );
+    let metrics = health::serve(
+        flags.metrics_bind_address,
+        Port::Metrics,
+        Arc::clone(&progress),
+        Arc::clone(&dataplane),
+    );
+    let collector = collect_flows(Arc::clone(&dataplane), Arc::clone(&progress));
     let node_ips = flags.node_ip.clone();
-    let cluster = Cluster { node_name: flags.node_name.clone(), node_ips, dataplane, segment, progress, ranges_changed };
+    let cluster = Cluster {
+        node_name: flags.node_name.clone(),
+        node_ips,
+        dataplane,
+        segment,
+        progress,
+        ranges_changed,
+    };
     tokio::select! {
         () = cluster.follow(client, learned) => anyhow::bail!("the watches ended"),
+        () = collector => anyhow::bail!("the flow collector ended"),
         result = health => result.with_context(|| format!("health on {}", flags.healthz_bind_address)),
         result = metrics => result.with_context(|| format!("metrics on {}", flags.metrics_bind_address)),
     }
 }
 
+/// Deletes idle flows, once the tables follow the API.
+async fn collect_flows(dataplane: Arc<Dataplane>, progress: Arc<Progress>) {
+    let mut interval = tokio::time::interval(FLOW_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if !progress.is_synced() {
+            continue;
+        }
+        let dataplane = Arc::clone(&dataplane);
+        match tokio::task::spawn_blocking(move || dataplane.collect_flows()).await {
+            Ok(Ok(count)) => progress.flows(count),
+            Ok(Err(error)) => tracing::warn!(%error, "idle flows"),
+            Err(error) => tracing::error!(%error, "idle flows"),
+        }
+    }
+}
+
 async fn client(kubeconfig: &Path) -> Result<kube::Client> {
-    let file = Kubeconfig::read_from(kubeconfig).with_context(|| format!("kubeconfig {}", kubeconfig.display()))?;
-    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.context("kubeconfig")?;
+    let file =
+        Kubeconfig::read_from(kubeconfig).with_context(|| format!("kubeconfig {}", kubeconfig.display()))?;
+    let config = kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .context("kubeconfig")?;
     kube::Client::try_from(config).context("API client")
 }
 
@@ -170,15 +228,17 @@ impl OwnNetwork {
         let (dataplane, mut again) = (Arc::clone(dataplane), Neighbours::open(uplink)?);
         let follow = move || {
             loop {
-                match watch.next() {
-                    Ok(changes) => changes.iter().for_each(|change| dataplane.set_neighbour(change.address, change.mac)),
+                match watch.changes() {
+                    Ok(changes) => {
+                        changes.iter().for_each(|change| dataplane.set_neighbour(change.address, change.mac))
+                    }
                     Err(error) => {
                         // Changes were lost (ENOBUFS): read the table anew.
                         tracing::warn!(%error, "neighbour changes");
                         for (address, mac) in again.known().unwrap_or_default() {
                             dataplane.set_neighbour(address, Some(mac));
                         }
-                        std::thread::sleep(std::time::Duration::from_millis(100));
+                        std::thread::sleep(Duration::from_millis(100));
                     }
                 }
             }

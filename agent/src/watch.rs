@@ -123,7 +123,12 @@ impl Cluster {
             watcher::Event::Delete(service) => state.tables.service_deleted(&key(&service), now),
             watcher::Event::InitDone => {
                 state.services.complete = true;
-                let gone = state.tables.service_keys().into_iter().filter(|key| !state.services.seen.contains(key)).collect::<Vec<_>>();
+                let gone = state
+                    .tables
+                    .service_keys()
+                    .into_iter()
+                    .filter(|key| !state.services.seen.contains(key))
+                    .collect::<Vec<_>>();
                 gone.iter().for_each(|key| self.apply(begun, state.tables.service_deleted(key, now)));
                 return;
             }
@@ -143,7 +148,12 @@ impl Cluster {
             watcher::Event::Delete(slice) => state.tables.slice_deleted(&key(&slice), now),
             watcher::Event::InitDone => {
                 state.slices.complete = true;
-                let gone = state.tables.slice_keys().into_iter().filter(|key| !state.slices.seen.contains(key)).collect::<Vec<_>>();
+                let gone = state
+                    .tables
+                    .slice_keys()
+                    .into_iter()
+                    .filter(|key| !state.slices.seen.contains(key))
+                    .collect::<Vec<_>>();
                 gone.iter().for_each(|key| self.apply(begun, state.tables.slice_deleted(key, now)));
                 return;
             }
@@ -195,16 +205,35 @@ impl Cluster {
             }
             let pod_cidrs = pod_cidrs(node);
             facts.push(NodeFacts { name: name.clone(), number: *number, addresses: addresses.clone() });
-            routes.push(NodeRoute { name: name.clone(), addresses: addresses.clone(), pod_cidrs: pod_cidrs.clone() });
-            rows.push(NodeAddresses { number: *number, local, addresses, pod_cidrs: pod_cidrs.iter().map(pair).collect() });
+            routes.push(NodeRoute {
+                name: name.clone(),
+                addresses: addresses.clone(),
+                pod_cidrs: pod_cidrs.clone(),
+            });
+            rows.push(NodeAddresses {
+                number: *number,
+                local,
+                addresses,
+                pod_cidrs: pod_cidrs.iter().map(pair).collect(),
+            });
         }
         if !state.nodes.contains_key(&self.node_name) {
-            rows.push(NodeAddresses { number: 0, local: true, addresses: self.node_ips.clone(), pod_cidrs: Vec::new() });
+            rows.push(NodeAddresses {
+                number: 0,
+                local: true,
+                addresses: self.node_ips.clone(),
+                pod_cidrs: Vec::new(),
+            });
         }
         if let Err(error) = self.dataplane.set_nodes(&rows) {
             tracing::error!(%error, "delivery tables");
         }
-        let zone = state.nodes.get(&self.node_name).and_then(|(_, node)| node.labels().get(ZONE_LABEL)).cloned().unwrap_or_default();
+        let zone = state
+            .nodes
+            .get(&self.node_name)
+            .and_then(|(_, node)| node.labels().get(ZONE_LABEL))
+            .cloned()
+            .unwrap_or_default();
         let diff = state.tables.set_nodes(&facts, &zone, self.dataplane.now_ms());
         self.apply(Instant::now(), diff);
         self.segment.follow(&desired(&self.node_name, &routes), &self.dataplane.wanted_neighbours());
@@ -230,7 +259,12 @@ impl Cluster {
 /// Watch events without end; failures are waited out and logged.
 fn events<K>(client: Client) -> impl Stream<Item = watcher::Event<K>>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + serde::de::DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
 {
     let stream = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
     stream.filter_map(|event| async {
@@ -250,12 +284,17 @@ fn addresses(node: &Node) -> Vec<IpAddr> {
 
 fn pod_cidrs(node: &Node) -> Vec<Cidr> {
     let spec = node.spec.as_ref();
-    spec.into_iter().flat_map(|spec| spec.pod_cidrs.iter().flatten()).filter_map(|text| text.parse().ok()).collect()
+    spec.into_iter()
+        .flat_map(|spec| spec.pod_cidrs.iter().flatten())
+        .filter_map(|text| text.parse().ok())
+        .collect()
 }
 
 /// Whether two versions of a node mean the same for the network. Heartbeats change nodes all the time.
 fn same_network(one: &Node, other: &Node) -> bool {
-    addresses(one) == addresses(other) && pod_cidrs(one) == pod_cidrs(other) && one.labels().get(ZONE_LABEL) == other.labels().get(ZONE_LABEL)
+    addresses(one) == addresses(other)
+        && pod_cidrs(one) == pod_cidrs(other)
+        && one.labels().get(ZONE_LABEL) == other.labels().get(ZONE_LABEL)
 }
 
 fn leaving(node: &Node) -> bool {

@@ -24,7 +24,8 @@ pub enum CgroupError {
 /// where the v2 tree is an extra mount without controllers.
 pub fn open(name: &str) -> Result<File, CgroupError> {
     let mountinfo = Path::new("/proc/self/mountinfo");
-    let text = fs::read_to_string(mountinfo).map_err(|source| CgroupError::Io { path: mountinfo.to_owned(), source })?;
+    let text = fs::read_to_string(mountinfo)
+        .map_err(|source| CgroupError::Io { path: mountinfo.to_owned(), source })?;
     let path = unified(&text).ok_or(CgroupError::NoUnified)?.join(name);
     let failed = |source| CgroupError::Io { path: path.clone(), source };
     fs::create_dir_all(&path).map_err(failed)?;

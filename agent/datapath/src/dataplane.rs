@@ -14,6 +14,7 @@ use std::time::Instant;
 use abi::config::{Cidr4, Cidr6, Config, features};
 use service::{Diff, Learned};
 
+use crate::flows::{self, FlowCount, FlowsError};
 use crate::maps::{Maps, MapsError};
 use crate::programs::{Programs, ProgramsError, XdpMode};
 use crate::routes::{NodeAddresses, Routes, RoutesError, Uplink};
@@ -28,7 +29,8 @@ const HAIRPIN6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6565, 0x6c69, 0x6e65, 0, 0, 0
 /// Which XDP modes may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum XdpChoice {
-    /// Native if the driver can, else generic, else none.
+    /// Native if the driver can, else generic, else none. On a veth, generic: packets that native XDP sends back are not seen by the far
+    /// end until something else wakes it, unless it runs XDP, too (drivers/net/veth.c, `veth_xdp_flush`).
     Auto,
     /// Native or none.
     Native,
@@ -39,8 +41,9 @@ pub enum XdpChoice {
 }
 
 impl XdpChoice {
-    fn modes(self) -> &'static [XdpMode] {
+    fn modes(self, uplink: Uplink) -> &'static [XdpMode] {
         match self {
+            Self::Auto if uplink.veth => &[XdpMode::Generic],
             Self::Auto => &[XdpMode::Native, XdpMode::Generic],
             Self::Native => &[XdpMode::Native],
             Self::Generic => &[XdpMode::Generic],
@@ -112,6 +115,9 @@ pub enum Error {
     /// Delivery tables.
     #[error(transparent)]
     Routes(#[from] RoutesError),
+    /// Flow tables.
+    #[error(transparent)]
+    Flows(#[from] FlowsError),
     /// The namespace's cookie.
     #[error("reading the network namespace's cookie: {0}")]
     Cookie(io::Error),
@@ -143,7 +149,10 @@ impl Dataplane {
     /// node's network namespace.
     pub fn open(options: Options, node: NodeConfig, uplink: Uplink) -> Result<(Self, Learned), Error> {
         let cgroup = cgroup::open(&options.cgroup)?;
-        let seed = Maps::open(&options.bpf_dir, false).ok().map(|maps| maps.control().hash_seed).filter(|seed| *seed != 0);
+        let seed = Maps::open(&options.bpf_dir, false)
+            .ok()
+            .map(|maps| maps.control().hash_seed)
+            .filter(|seed| *seed != 0);
         let config = config(&node, seed.unwrap_or_else(new_seed))?;
         let (programs, config, xdp) = attach(&options, &cgroup, config, uplink)?;
         let maps = Maps::open(&options.bpf_dir, true)?;
@@ -261,6 +270,12 @@ impl Dataplane {
         crate::status::drops(&self.lock().maps)
     }
 
+    /// Deletes flows that have been idle for longer than their state allows. Long: meant for a thread of its own, now and then, once the
+    /// tables follow the API. Nothing else waits for it.
+    pub fn collect_flows(&self) -> Result<FlowCount, Error> {
+        Ok(flows::collect(&self.options.bpf_dir)?)
+    }
+
     /// Numbers of frontends, pods, node addresses and pod ranges in the tables.
     pub fn counts(&self) -> (usize, usize, usize, usize) {
         let inner = self.lock();
@@ -274,11 +289,19 @@ impl Dataplane {
 }
 
 /// Loads and attaches. Whether XDP runs is a constant of the programs, so each mode that is tried is a load of its own.
-fn attach(options: &Options, cgroup: &File, mut config: Config, uplink: Uplink) -> Result<(Programs, Config, Option<XdpMode>), Error> {
+fn attach(
+    options: &Options,
+    cgroup: &File,
+    mut config: Config,
+    uplink: Uplink,
+) -> Result<(Programs, Config, Option<XdpMode>), Error> {
     let pinned = Programs::pinned_xdp(&options.bpf_dir, &options.uplink);
-    let modes = options.xdp.modes();
+    let modes = options.xdp.modes(uplink);
     // The mode that runs already is tried first: changing it would mean a moment without.
-    let ordered = pinned.into_iter().filter(|mode| modes.contains(mode)).chain(modes.iter().copied().filter(|mode| Some(*mode) != pinned));
+    let ordered = pinned
+        .into_iter()
+        .filter(|mode| modes.contains(mode))
+        .chain(modes.iter().copied().filter(|mode| Some(*mode) != pinned));
     let mut attached = None;
     let mut loaded = None;
     config.features |= features::XDP;
@@ -332,15 +355,20 @@ fn new_seed() -> u32 {
 
 /// The programs' constants.
 fn config(node: &NodeConfig, hash_seed: u32) -> Result<Config, Error> {
-    let range4 = |ranges: &[(IpAddr, u8)]| ranges.iter().find_map(|(net, length)| match net {
-        IpAddr::V4(v4) => Some((Cidr4::new((*v4).into(), *length), *length)),
-        IpAddr::V6(_) => None,
-    });
-    let range6 = |ranges: &[(IpAddr, u8)]| ranges.iter().find_map(|(net, length)| match net {
-        IpAddr::V6(v6) => Some((Cidr6::new((*v6).into(), *length), *length)),
-        IpAddr::V4(_) => None,
-    });
-    let mut config = Config { hash_seed, netns_cookie: sys::netns_cookie().map_err(Error::Cookie)?, ..Config::EMPTY };
+    let range4 = |ranges: &[(IpAddr, u8)]| {
+        ranges.iter().find_map(|(net, length)| match net {
+            IpAddr::V4(v4) => Some((Cidr4::new((*v4).into(), *length), *length)),
+            IpAddr::V6(_) => None,
+        })
+    };
+    let range6 = |ranges: &[(IpAddr, u8)]| {
+        ranges.iter().find_map(|(net, length)| match net {
+            IpAddr::V6(v6) => Some((Cidr6::new((*v6).into(), *length), *length)),
+            IpAddr::V4(_) => None,
+        })
+    };
+    let mut config =
+        Config { hash_seed, netns_cookie: sys::netns_cookie().map_err(Error::Cookie)?, ..Config::EMPTY };
     (config.hairpin4, config.hairpin6) = (HAIRPIN4.into(), HAIRPIN6.into());
     if let Some((range, length)) = range4(&node.pod_cidrs) {
         config.pods4 = range;

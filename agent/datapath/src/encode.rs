@@ -50,7 +50,11 @@ pub fn key_from_v6(key: &FrontendKey6) -> Option<FrontendKey> {
 
 /// The bytes of a frontend.
 pub fn frontend(row: Frontend) -> frontend::Frontend {
-    frontend::Frontend { service: row.service, flags: if row.external { frontend::flags::EXTERNAL } else { 0 }, _pad: 0 }
+    frontend::Frontend {
+        service: row.service,
+        flags: if row.external { frontend::flags::EXTERNAL } else { 0 },
+        _pad: 0,
+    }
 }
 
 /// What both families' backend rows share.
@@ -72,14 +76,34 @@ fn common(row: &Backend) -> Common {
 pub fn backend4(row: &Backend, addr: Ipv4Addr, generation: u16) -> Backend4 {
     let Common { state, flags } = common(row);
     let port = Port::from_host(row.port);
-    Backend4 { addr: addr.into(), port, state, weight: 1, generation, node: row.node, zone: 0, flags, _pad: 0 }
+    Backend4 {
+        addr: addr.into(),
+        port,
+        state,
+        weight: 1,
+        generation,
+        node: row.node,
+        zone: 0,
+        flags,
+        _pad: 0,
+    }
 }
 
 /// The bytes of an IPv6 backend.
 pub fn backend6(row: &Backend, addr: Ipv6Addr, generation: u16) -> Backend6 {
     let Common { state, flags } = common(row);
     let port = Port::from_host(row.port);
-    Backend6 { addr: addr.into(), port, state, weight: 1, generation, node: row.node, zone: 0, flags, _pad: [0; 3] }
+    Backend6 {
+        addr: addr.into(),
+        port,
+        state,
+        weight: 1,
+        generation,
+        node: row.node,
+        zone: 0,
+        flags,
+        _pad: [0; 3],
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +133,9 @@ mod tests {
     #[test]
     fn keys_of_other_protocols_stand_for_nothing() {
         assert_eq!(key_from_v4(&FrontendKey4 { proto: abi::Proto::ICMP, ..Default::default() }), None);
-        assert_eq!(key_from_v4(&FrontendKey4 { proto: abi::Proto::TCP, scope: 9, ..Default::default() }), None);
+        assert_eq!(
+            key_from_v4(&FrontendKey4 { proto: abi::Proto::TCP, scope: 9, ..Default::default() }),
+            None
+        );
     }
 }

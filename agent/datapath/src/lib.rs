@@ -12,6 +12,7 @@
 mod cgroup;
 mod dataplane;
 mod encode;
+mod flows;
 mod lines;
 mod maps;
 mod object;
@@ -23,6 +24,7 @@ mod sys;
 
 pub use cgroup::CgroupError;
 pub use dataplane::{Dataplane, Error, NodeConfig, Options, PodPort, XdpChoice};
+pub use flows::{FlowCount, FlowsError};
 pub use maps::MapsError;
 pub use programs::ProgramsError;
 pub use routes::{NodeAddresses, RoutesError, Uplink};

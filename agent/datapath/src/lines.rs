@@ -22,8 +22,12 @@ impl Lines {
     /// Marks a stretch as in use, as found in the tables. Lines that are in use already stay so.
     pub fn reserve(&mut self, first: u32, count: u32) {
         let end = first.saturating_add(count);
-        let touched: Vec<(u32, u32)> =
-            self.free.range(..end).filter(|(start, length)| **start + **length > first).map(|(start, length)| (*start, *length)).collect();
+        let touched: Vec<(u32, u32)> = self
+            .free
+            .range(..end)
+            .filter(|(start, length)| **start + **length > first)
+            .map(|(start, length)| (*start, *length))
+            .collect();
         for (start, length) in touched {
             self.free.remove(&start);
             if start < first {
@@ -44,7 +48,11 @@ impl Lines {
             self.resting.pop_front();
             self.merge(first, length);
         }
-        let (start, length) = self.free.iter().find(|(_, length)| **length >= count).map(|(start, length)| (*start, *length))?;
+        let (start, length) = self
+            .free
+            .iter()
+            .find(|(_, length)| **length >= count)
+            .map(|(start, length)| (*start, *length))?;
         self.free.remove(&start);
         if length > count {
             self.free.insert(start + count, length - count);
@@ -60,7 +68,8 @@ impl Lines {
     }
 
     fn merge(&mut self, mut first: u32, mut length: u32) {
-        if let Some((start, before)) = self.free.range(..first).next_back().map(|(start, length)| (*start, *length))
+        if let Some((start, before)) =
+            self.free.range(..first).next_back().map(|(start, length)| (*start, *length))
             && start + before == first
         {
             self.free.remove(&start);

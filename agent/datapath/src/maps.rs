@@ -168,11 +168,13 @@ struct Pins {
 
 impl Pins {
     fn data(&self, map: &MapSpec) -> Result<MapData, MapsError> {
-        MapData::from_pin(self.directory.join(map.name)).map_err(|source| MapsError::Open { name: map.name, source })
+        MapData::from_pin(self.directory.join(map.name))
+            .map_err(|source| MapsError::Open { name: map.name, source })
     }
 
     fn descriptor(&self, map: &MapSpec) -> Result<OwnedFd, MapsError> {
-        sys::get(&self.directory.join(map.name)).map_err(|source| MapsError::Mapping { name: map.name, source })
+        sys::get(&self.directory.join(map.name))
+            .map_err(|source| MapsError::Mapping { name: map.name, source })
     }
 
     fn hash<K, V>(&self, map: &MapSpec) -> Result<WireHash<K, V>, MapsError>
@@ -192,10 +194,14 @@ impl Pins {
         opened.map_err(|source| MapsError::Open { name: map.name, source })
     }
 
-    fn array<T: FromBytes + IntoBytes + Immutable + Copy>(&self, map: &MapSpec) -> Result<MappedArray<T>, MapsError> {
+    fn array<T: FromBytes + IntoBytes + Immutable + Copy>(
+        &self,
+        map: &MapSpec,
+    ) -> Result<MappedArray<T>, MapsError> {
         let data = self.data(map)?;
         let entries = data.info().map_err(|source| MapsError::Open { name: map.name, source })?.max_entries();
         let fd: BorrowedFd<'_> = data.fd().as_fd();
-        MappedArray::map(fd, entries, self.writable).map_err(|source| MapsError::Mapping { name: map.name, source })
+        MappedArray::map(fd, entries, self.writable)
+            .map_err(|source| MapsError::Mapping { name: map.name, source })
     }
 }

@@ -20,7 +20,9 @@ use crate::{maps, object};
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {
     /// The binary was built without the programs.
-    #[error("this build carries no BPF object (build it with `cargo xtask build`, or set BEELINE_BPF_OBJECT)")]
+    #[error(
+        "this build carries no BPF object (build it with `cargo xtask build`, or set BEELINE_BPF_OBJECT)"
+    )]
     NoObject,
     /// The object or its maps were refused.
     #[error("loading the BPF object: {0}")]
@@ -90,12 +92,17 @@ pub struct Programs {
 
 impl Programs {
     /// Loads all programs with `config` in their constants. Maps that are not pinned yet are created with the entries given by name.
-    pub fn load(bpf_dir: &Path, config: &Config, entries: &[(&'static str, u32)]) -> Result<Self, ProgramsError> {
+    pub fn load(
+        bpf_dir: &Path,
+        config: &Config,
+        entries: &[(&'static str, u32)],
+    ) -> Result<Self, ProgramsError> {
         let bytes = object::embedded().ok_or(ProgramsError::NoObject)?;
         let maps_directory = maps::directory(bpf_dir);
         let links = bpf_dir.join("links");
         for directory in [&maps_directory, &links] {
-            fs::create_dir_all(directory).map_err(|source| ProgramsError::Directory { path: directory.clone(), source })?;
+            fs::create_dir_all(directory)
+                .map_err(|source| ProgramsError::Directory { path: directory.clone(), source })?;
         }
         let mut loader = EbpfLoader::new();
         for map in MAPS {
@@ -134,7 +141,14 @@ impl Programs {
     pub fn attach_cgroup(&self, cgroup: BorrowedFd<'_>) -> Result<(), ProgramsError> {
         for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::SockAddr) {
             let attach = sock_addr(spec.name).ok_or(ProgramsError::Missing(spec.name))?;
-            self.attach(spec.name, &self.links.join(spec.name), Target::Cgroup(cgroup), "the node's cgroup", attach, 0)?;
+            self.attach(
+                spec.name,
+                &self.links.join(spec.name),
+                Target::Cgroup(cgroup),
+                "the node's cgroup",
+                attach,
+                0,
+            )?;
         }
         Ok(())
     }
@@ -189,7 +203,9 @@ impl Programs {
         let links = bpf_dir.join("links");
         let pinned = |mode: &XdpMode| {
             let specs = PROGRAMS.iter().filter(|spec| spec.hook == Hook::Xdp);
-            specs.map(|spec| links.join(format!("{}-{device}-{}", spec.name, mode.as_str()))).any(|pin| pin.exists())
+            specs
+                .map(|spec| links.join(format!("{}-{device}-{}", spec.name, mode.as_str())))
+                .any(|pin| pin.exists())
         };
         [XdpMode::Native, XdpMode::Generic].into_iter().find(pinned)
     }
@@ -207,8 +223,12 @@ impl Programs {
         for entry in fs::read_dir(&self.links)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let on_device = PROGRAMS.iter().any(|spec| spec.hook != Hook::SockAddr && name.starts_with(&format!("{}-", spec.name)));
-            let alive = sys::get(&path).and_then(|link| sys::link_info(link.as_fd())).is_ok_and(|info| info.ifindex != 0);
+            let on_device = PROGRAMS
+                .iter()
+                .any(|spec| spec.hook != Hook::SockAddr && name.starts_with(&format!("{}-", spec.name)));
+            let alive = sys::get(&path)
+                .and_then(|link| sys::link_info(link.as_fd()))
+                .is_ok_and(|info| info.ifindex != 0);
             if on_device && !alive {
                 unpin(&path);
                 removed += 1;

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 
 use abi::config::Config;
-use abi::route::{Endpoint, KIND_DROP, KIND_L2, KIND_NONE, KIND_PEER, KIND_STACK, Nexthop, NodeAddress, PodRoute, node_flags};
+use abi::route::{
+    Endpoint, KIND_DROP, KIND_L2, KIND_NONE, KIND_PEER, KIND_STACK, Nexthop, NodeAddress, PodRoute,
+    node_flags,
+};
 use abi::{Ip4, Ip6, Mac};
 use aya::maps::MapError;
 use service::ids::Ids;
@@ -53,6 +56,8 @@ pub struct Uplink {
     pub mac: [u8; 6],
     /// MTU in bytes.
     pub mtu: u32,
+    /// One end of a veth pair, where native XDP depends on the far end (see `XdpChoice::Auto`).
+    pub veth: bool,
 }
 
 /// A pod in the tables.
@@ -90,11 +95,18 @@ impl Routes {
         let v4 = maps.nodeip4.iter().flatten().map(|(key, row)| (IpAddr::V4(key.0.into()), row.0));
         let v6 = maps.nodeip6.iter().flatten().map(|(key, row)| (IpAddr::V6(key.0.into()), row.0));
         let addresses: BTreeMap<IpAddr, NodeAddress> = v4.chain(v6).collect();
-        let gateways = addresses.iter().filter(|(_, row)| row.nexthop != 0).map(|(address, row)| (*address, row.nexthop)).collect();
+        let gateways = addresses
+            .iter()
+            .filter(|(_, row)| row.nexthop != 0)
+            .map(|(address, row)| (*address, row.nexthop))
+            .collect();
         let mut ranges = BTreeMap::new();
         for (table, is_ipv4) in [(&maps.podroute4, true), (&maps.podroute6, false)] {
             let rows = (0..table.len()).filter_map(|index| Some((index, table.get(index)?)));
-            ranges.extend(rows.filter(|(_, row)| *row != PodRoute::default()).map(|(index, row)| ((is_ipv4, index), row)));
+            ranges.extend(
+                rows.filter(|(_, row)| *row != PodRoute::default())
+                    .map(|(index, row)| ((is_ipv4, index), row)),
+            );
         }
         let mut unclaimed = HashMap::new();
         for (table, base) in [(&maps.ep4, first4(config)), (&maps.ep6, first6(config))] {
@@ -103,13 +115,33 @@ impl Routes {
                 unclaimed.insert(base(index), row);
             }
         }
-        Self { uplink, ids, pods: HashMap::new(), gateways, addresses, ranges, neighbours: HashMap::new(), unclaimed }
+        Self {
+            uplink,
+            ids,
+            pods: HashMap::new(),
+            gateways,
+            addresses,
+            ranges,
+            neighbours: HashMap::new(),
+            unclaimed,
+        }
     }
 
     /// Makes a pod of this node reachable.
-    pub fn add_pod(&mut self, maps: &Maps, config: &Config, port: &PodPort, now_ms: u64) -> Result<(), RoutesError> {
+    pub fn add_pod(
+        &mut self,
+        maps: &Maps,
+        config: &Config,
+        port: &PodPort,
+        now_ms: u64,
+    ) -> Result<(), RoutesError> {
         let known = self.pods.get(&port.ifname).map(|pod| pod.nexthop);
-        let inherited = port.addresses.iter().filter_map(|address| self.unclaimed.get(address)).map(|row| row.nexthop).find(|id| *id != 0);
+        let inherited = port
+            .addresses
+            .iter()
+            .filter_map(|address| self.unclaimed.get(address))
+            .map(|row| row.nexthop)
+            .find(|id| *id != 0);
         let nexthop = known.or(inherited).or_else(|| self.ids.take(now_ms)).ok_or(RoutesError::Full)?;
         let generation = maps.nexthop.get(nexthop).map_or(0, |row| row.generation.wrapping_add(1));
         maps.nexthop.set(
@@ -161,14 +193,21 @@ impl Routes {
     }
 
     /// Makes node addresses and pod ranges equal to `nodes`.
-    pub fn set_nodes(&mut self, maps: &mut Maps, config: &Config, nodes: &[NodeAddresses], now_ms: u64) -> Result<(), RoutesError> {
+    pub fn set_nodes(
+        &mut self,
+        maps: &mut Maps,
+        config: &Config,
+        nodes: &[NodeAddresses],
+        now_ms: u64,
+    ) -> Result<(), RoutesError> {
         let mut addresses = BTreeMap::new();
         let mut ranges = BTreeMap::new();
         for node in nodes {
             for address in &node.addresses {
                 let nexthop = if node.local { 0 } else { self.gateway(maps, *address, now_ms)? };
                 let flags = if node.local { node_flags::LOCAL | node_flags::NODE_PORT } else { 0 };
-                addresses.insert(*address, NodeAddress { flags, node: u32::from(node.number), nexthop, _pad: 0 });
+                addresses
+                    .insert(*address, NodeAddress { flags, node: u32::from(node.number), nexthop, _pad: 0 });
             }
             if node.local {
                 continue;
@@ -177,13 +216,15 @@ impl Routes {
                 let gateway = node.addresses.iter().find(|address| address.is_ipv4() == cidr.is_ipv4());
                 if let (Some(index), Some(gateway)) = (range_index(config, *cidr), gateway) {
                     let nexthop = self.gateways.get(gateway).copied().unwrap_or(0);
-                    ranges.insert((cidr.is_ipv4(), index), PodRoute { nexthop, node: u32::from(node.number) });
+                    ranges
+                        .insert((cidr.is_ipv4(), index), PodRoute { nexthop, node: u32::from(node.number) });
                 }
             }
         }
         self.write_ranges(maps, ranges);
         self.write_addresses(maps, addresses)?;
-        let gone: Vec<IpAddr> = self.gateways.keys().filter(|address| !self.leads_somewhere(**address)).copied().collect();
+        let gone: Vec<IpAddr> =
+            self.gateways.keys().filter(|address| !self.leads_somewhere(**address)).copied().collect();
         for address in gone {
             if let Some(hop) = self.gateways.remove(&address) {
                 self.release(maps, hop, now_ms);
@@ -243,7 +284,12 @@ impl Routes {
         match self.neighbours.get(&address) {
             Some(mac) => (row.kind, row.dmac) = (KIND_L2, Mac::from_bytes(*mac)),
             // After a restart the old address is better than none until the neighbour table has been read.
-            None if current.kind == KIND_L2 && current.ifindex == row.ifindex && self.neighbours.is_empty() => return,
+            None if current.kind == KIND_L2
+                && current.ifindex == row.ifindex
+                && self.neighbours.is_empty() =>
+            {
+                return;
+            }
             None => {}
         }
         if row == current {
@@ -270,7 +316,11 @@ impl Routes {
         self.ranges = ranges;
     }
 
-    fn write_addresses(&mut self, maps: &mut Maps, addresses: BTreeMap<IpAddr, NodeAddress>) -> Result<(), RoutesError> {
+    fn write_addresses(
+        &mut self,
+        maps: &mut Maps,
+        addresses: BTreeMap<IpAddr, NodeAddress>,
+    ) -> Result<(), RoutesError> {
         for (address, row) in &addresses {
             if self.addresses.get(address) == Some(row) {
                 continue;
@@ -310,7 +360,9 @@ fn first4(config: &Config) -> Box<dyn Fn(u32) -> IpAddr> {
 
 fn first6(config: &Config) -> Box<dyn Fn(u32) -> IpAddr> {
     let net = config.pods6.net;
-    Box::new(move |index| IpAddr::V6(Ip6([net.0[0], net.0[1], net.0[2], net.low32().wrapping_add(index).to_be()]).into()))
+    Box::new(move |index| {
+        IpAddr::V6(Ip6([net.0[0], net.0[1], net.0[2], net.low32().wrapping_add(index).to_be()]).into())
+    })
 }
 
 /// Writes the row of a pod of this node; an address outside the node's range has none and is left to the stack. A row that goes takes

@@ -8,13 +8,18 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
-use abi::backend::{GENERATIONS_PER_LINE, GenerationLine, STATE_FREE, STATE_GONE, STATE_READY, STATE_TERMINATING};
+use abi::backend::{
+    GENERATIONS_PER_LINE, GenerationLine, STATE_FREE, STATE_GONE, STATE_READY, STATE_TERMINATING,
+};
 use abi::config::{Config, switches};
 use abi::frontend::{FrontendKey4, FrontendKey6};
 use abi::service::{Run, SLOTS_PER_LINE, Service, SlotLine};
 use abi::{Ip4, Ip6};
 use aya::maps::MapError;
-use service::{Backend, Diff, Family, Frontend, FrontendAddress, FrontendKey, Learned, LearnedService, Protocol, ServiceRow};
+use service::{
+    Backend, Diff, Family, Frontend, FrontendAddress, FrontendKey, Learned, LearnedService, Protocol,
+    ServiceRow,
+};
 use zerocopy::IntoBytes;
 
 use crate::encode::{self, Key};
@@ -93,8 +98,10 @@ impl Services {
             host_backends: HashSet::new(),
             generation: 0,
         };
-        let v4 = maps.fe4.iter().flatten().filter_map(|(key, row)| Some((encode::key_from_v4(&key.0)?, row.0)));
-        let v6 = maps.fe6.iter().flatten().filter_map(|(key, row)| Some((encode::key_from_v6(&key.0)?, row.0)));
+        let v4 =
+            maps.fe4.iter().flatten().filter_map(|(key, row)| Some((encode::key_from_v4(&key.0)?, row.0)));
+        let v6 =
+            maps.fe6.iter().flatten().filter_map(|(key, row)| Some((encode::key_from_v6(&key.0)?, row.0)));
         let mut learned = Learned::default();
         let mut families: HashMap<u32, Family> = HashMap::new();
         for (key, row) in v4.chain(v6) {
@@ -120,23 +127,37 @@ impl Services {
 
     /// Marks backends gone that no run names: an earlier process ended between two stores.
     fn bury_orphans(&self, maps: &Maps, learned: &Learned) {
-        let named: HashSet<(Family, u32)> =
-            learned.services.iter().flat_map(|service| &service.backends).map(|(family, index, _, _)| (*family, *index)).collect();
+        let named: HashSet<(Family, u32)> = learned
+            .services
+            .iter()
+            .flat_map(|service| &service.backends)
+            .map(|(family, index, _, _)| (*family, *index))
+            .collect();
         let alive = |state: u8| state == STATE_READY || state == STATE_TERMINATING;
         for index in 1..maps.be4.len() {
-            if !named.contains(&(Family::V4, index)) && maps.be4.get(index).is_some_and(|row| alive(row.state)) {
+            if !named.contains(&(Family::V4, index))
+                && maps.be4.get(index).is_some_and(|row| alive(row.state))
+            {
                 bury(maps, Family::V4, index);
             }
         }
         for index in 1..maps.be6.len() {
-            if !named.contains(&(Family::V6, index)) && maps.be6.get(index).is_some_and(|row| alive(row.state)) {
+            if !named.contains(&(Family::V6, index))
+                && maps.be6.get(index).is_some_and(|row| alive(row.state))
+            {
                 bury(maps, Family::V6, index);
             }
         }
     }
 
     /// Writes a difference.
-    pub fn apply(&mut self, maps: &mut Maps, config: &Config, diff: &Diff, now_ms: u64) -> Result<(), ServicesError> {
+    pub fn apply(
+        &mut self,
+        maps: &mut Maps,
+        config: &Config,
+        diff: &Diff,
+        now_ms: u64,
+    ) -> Result<(), ServicesError> {
         for (family, index, row) in &diff.backends {
             if let Some(row) = row {
                 write_backend(maps, *index, row)?;
@@ -197,12 +218,21 @@ impl Services {
         Ok(())
     }
 
-    fn write_run(&mut self, maps: &Maps, id: u32, backends: &[u32], now_ms: u64) -> Result<Run, ServicesError> {
+    fn write_run(
+        &mut self,
+        maps: &Maps,
+        id: u32,
+        backends: &[u32],
+        now_ms: u64,
+    ) -> Result<Run, ServicesError> {
         if backends.is_empty() {
             return Ok(Run::EMPTY);
         }
         let lines = backends.chunks(SLOTS_PER_LINE as usize);
-        let first = self.lines.take(lines.len() as u32, now_ms).ok_or(ServicesError::NoLines { id, slots: backends.len() })?;
+        let first = self
+            .lines
+            .take(lines.len() as u32, now_ms)
+            .ok_or(ServicesError::NoLines { id, slots: backends.len() })?;
         for (line, members) in (first..).zip(lines) {
             let mut slots = SlotLine::default();
             slots.backends[..members.len()].copy_from_slice(members);
@@ -243,7 +273,8 @@ impl Services {
         self.write_switches(maps);
         let sizes = [size_of::<FrontendKey4>(), size_of::<FrontendKey6>()];
         for (((keys, values), map), key_size) in batches.iter().zip(&maps.fe_batch).zip(sizes) {
-            let written = sys::update_batch(map.as_fd(), key_size, keys, size_of::<abi::frontend::Frontend>(), values);
+            let written =
+                sys::update_batch(map.as_fd(), key_size, keys, size_of::<abi::frontend::Frontend>(), values);
             written.map_err(ServicesError::Insert)?;
         }
         Ok(())
@@ -324,20 +355,27 @@ fn stretch(run: Run) -> Stretch {
 
 /// Backend indexes of a run, in slot order.
 fn slots(maps: &Maps, run: Run) -> Vec<u32> {
-    let slot = |slot: u32| Some(maps.slots.get(run.base() + slot / SLOTS_PER_LINE)?.backends[(slot % SLOTS_PER_LINE) as usize]);
+    let slot = |slot: u32| {
+        Some(maps.slots.get(run.base() + slot / SLOTS_PER_LINE)?.backends[(slot % SLOTS_PER_LINE) as usize])
+    };
     (0..u32::from(run.count())).filter_map(slot).collect()
 }
 
 fn endpoint(maps: &Maps, family: Family, index: u32) -> Option<(IpAddr, u16)> {
     match family {
-        Family::V4 => maps.be4.get(index).map(|row| (std::net::Ipv4Addr::from(row.addr).into(), row.port.host())),
-        Family::V6 => maps.be6.get(index).map(|row| (std::net::Ipv6Addr::from(row.addr).into(), row.port.host())),
+        Family::V4 => {
+            maps.be4.get(index).map(|row| (std::net::Ipv4Addr::from(row.addr).into(), row.port.host()))
+        }
+        Family::V6 => {
+            maps.be6.get(index).map(|row| (std::net::Ipv6Addr::from(row.addr).into(), row.port.host()))
+        }
     }
 }
 
 /// The backends that a service names, each once.
 fn members(maps: &Maps, family: Family, row: &Service) -> Vec<(Family, u32, IpAddr, u16)> {
-    let indexes: HashSet<u32> = [row.run_cluster, row.run_local].into_iter().flat_map(|run| slots(maps, run)).collect();
+    let indexes: HashSet<u32> =
+        [row.run_cluster, row.run_local].into_iter().flat_map(|run| slots(maps, run)).collect();
     let read = |index| endpoint(maps, family, index).map(|(address, port)| (family, index, address, port));
     indexes.into_iter().filter_map(read).collect()
 }

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use abi::Reason;
 use abi::maps::{MAPS, MapKind};
 use abi::programs::{Hook, PROGRAMS};
 use abi::route::KIND_NONE;
 use abi::service::Service;
-use abi::Reason;
 use serde::Serialize;
 
 use crate::maps::{self, Maps, MapsError};
@@ -103,7 +103,11 @@ impl fmt::Display for Status {
         writeln!(f, "tables of layout {}, adopted {} times", self.layout, self.epoch)?;
         writeln!(f, "\nattached:")?;
         for link in &self.attached {
-            writeln!(f, "  {:<16} {:<24} program {:<6} {}", link.program, link.target, link.program_id, link.does)?;
+            writeln!(
+                f,
+                "  {:<16} {:<24} program {:<6} {}",
+                link.program, link.target, link.program_id, link.does
+            )?;
         }
         for program in &self.missing {
             writeln!(f, "  {program:<16} nowhere")?;
@@ -121,9 +125,17 @@ impl fmt::Display for Status {
         }
         for frontend in &self.frontends {
             let list = |backends: &[BackendStatus]| {
-                backends.iter().map(|backend| SocketAddr::new(backend.address, backend.port).to_string()).collect::<Vec<_>>().join(" ")
+                backends
+                    .iter()
+                    .map(|backend| SocketAddr::new(backend.address, backend.port).to_string())
+                    .collect::<Vec<_>>()
+                    .join(" ")
             };
-            writeln!(f, "\n{} {}/{} service {}", frontend.address, frontend.port, frontend.protocol, frontend.service)?;
+            writeln!(
+                f,
+                "\n{} {}/{} service {}",
+                frontend.address, frontend.port, frontend.protocol, frontend.service
+            )?;
             writeln!(f, "  cluster {}\n  local   {}", list(&frontend.backends), list(&frontend.local))?;
         }
         Ok(())
@@ -135,8 +147,12 @@ pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
     let maps = Maps::open(bpf_dir, false)?;
     let control = maps.control();
     let attached = links(&bpf_dir.join("links"));
-    let missing = PROGRAMS.iter().filter(|spec| spec.hook != Hook::PodIngress && spec.hook != Hook::PodEgress);
-    let missing = missing.map(|spec| spec.name).filter(|name| attached.iter().all(|link| link.program != *name)).collect();
+    let missing =
+        PROGRAMS.iter().filter(|spec| spec.hook != Hook::PodIngress && spec.hook != Hook::PodEgress);
+    let missing = missing
+        .map(|spec| spec.name)
+        .filter(|name| attached.iter().all(|link| link.program != *name))
+        .collect();
     let counted = drops(&maps).into_iter().filter(|(_, packets)| *packets > 0);
     Ok(Status {
         layout: format!("{:016x}", control.layout),
@@ -162,8 +178,11 @@ fn links(directory: &Path) -> Vec<Attached> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(info) = sys::get(&entry.path()).and_then(|link| sys::link_info(link.as_fd())) else { continue };
-        let spec = PROGRAMS.iter().find(|spec| name == spec.name || name.starts_with(&format!("{}-", spec.name)));
+        let Ok(info) = sys::get(&entry.path()).and_then(|link| sys::link_info(link.as_fd())) else {
+            continue;
+        };
+        let spec =
+            PROGRAMS.iter().find(|spec| name == spec.name || name.starts_with(&format!("{}-", spec.name)));
         let Some(spec) = spec else { continue };
         let device = name.get(spec.name.len() + 1..).map(str::to_owned);
         let target = match (spec.hook, device) {
@@ -184,22 +203,45 @@ fn tables(maps: &Maps, directory: &Path) -> Vec<Table> {
             "bl1_fe6" => maps.fe6.keys().flatten().count(),
             "bl1_nodeip4" => maps.nodeip4.keys().flatten().count(),
             "bl1_nodeip6" => maps.nodeip6.keys().flatten().count(),
-            "bl1_svc" => count(maps.svc.len(), |index| maps.svc.get(index).is_some_and(|row| row != Service::default())),
-            "bl1_slots" => (0..maps.svc.len()).filter_map(|index| maps.svc.get(index)).map(|row| lines(&row)).sum(),
-            "bl1_be4" => count(maps.be4.len(), |index| maps.be4.get(index).is_some_and(|row| living(row.state))),
-            "bl1_be6" => count(maps.be6.len(), |index| maps.be6.get(index).is_some_and(|row| living(row.state))),
-            "bl1_nexthop" => count(maps.nexthop.len(), |index| maps.nexthop.get(index).is_some_and(|row| row.kind != KIND_NONE)),
-            "bl1_podroute4" => count(maps.podroute4.len(), |index| maps.podroute4.get(index).is_some_and(|row| row.nexthop != 0)),
-            "bl1_podroute6" => count(maps.podroute6.len(), |index| maps.podroute6.get(index).is_some_and(|row| row.nexthop != 0)),
-            "bl1_ep4" => count(maps.ep4.len(), |index| maps.ep4.get(index).is_some_and(|row| row.nexthop != 0)),
-            "bl1_ep6" => count(maps.ep6.len(), |index| maps.ep6.get(index).is_some_and(|row| row.nexthop != 0)),
+            "bl1_svc" => count(maps.svc.len(), |index| {
+                maps.svc.get(index).is_some_and(|row| row != Service::default())
+            }),
+            "bl1_slots" => {
+                (0..maps.svc.len()).filter_map(|index| maps.svc.get(index)).map(|row| lines(&row)).sum()
+            }
+            "bl1_be4" => {
+                count(maps.be4.len(), |index| maps.be4.get(index).is_some_and(|row| living(row.state)))
+            }
+            "bl1_be6" => {
+                count(maps.be6.len(), |index| maps.be6.get(index).is_some_and(|row| living(row.state)))
+            }
+            "bl1_nexthop" => count(maps.nexthop.len(), |index| {
+                maps.nexthop.get(index).is_some_and(|row| row.kind != KIND_NONE)
+            }),
+            "bl1_podroute4" => count(maps.podroute4.len(), |index| {
+                maps.podroute4.get(index).is_some_and(|row| row.nexthop != 0)
+            }),
+            "bl1_podroute6" => count(maps.podroute6.len(), |index| {
+                maps.podroute6.get(index).is_some_and(|row| row.nexthop != 0)
+            }),
+            "bl1_ep4" => {
+                count(maps.ep4.len(), |index| maps.ep4.get(index).is_some_and(|row| row.nexthop != 0))
+            }
+            "bl1_ep6" => {
+                count(maps.ep6.len(), |index| maps.ep6.get(index).is_some_and(|row| row.nexthop != 0))
+            }
             _ => return None,
         })
     };
     let hashes = |kind| matches!(kind, MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists);
     let specs = MAPS.iter().filter_map(|spec| {
-        let used = used(spec.name).or_else(|| hashes(spec.kind).then(|| maps::keys_of(directory, spec)).flatten())?;
-        Some(Table { map: spec.name, used, entries: maps::entries_of(directory, spec).unwrap_or(spec.entries) })
+        let used = used(spec.name)
+            .or_else(|| hashes(spec.kind).then(|| maps::keys_of(directory, spec)).flatten())?;
+        Some(Table {
+            map: spec.name,
+            used,
+            entries: maps::entries_of(directory, spec).unwrap_or(spec.entries),
+        })
     });
     specs.collect()
 }

@@ -1,7 +1,7 @@
 //! Facts of a network device, by netlink: `/sys` would show the devices of whatever namespace it was mounted in.
 
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 
 use crate::Error;
 use crate::link;
@@ -16,6 +16,8 @@ pub struct Device {
     pub mac: [u8; 6],
     /// MTU in bytes.
     pub mtu: u32,
+    /// One end of a veth pair.
+    pub veth: bool,
 }
 
 /// Looks a device up by name.
@@ -28,5 +30,9 @@ pub fn find(name: &str) -> Result<Device, Error> {
         LinkAttribute::Address(bytes) => <[u8; 6]>::try_from(bytes.as_slice()).ok(),
         _ => None,
     });
-    Ok(Device { index, mac: mac.unwrap_or_default(), mtu: link::mtu(message).ok_or_else(missing)? })
+    let veth = attributes.attributes.iter().any(|attribute| match attribute {
+        LinkAttribute::LinkInfo(infos) => infos.contains(&LinkInfo::Kind(InfoKind::Veth)),
+        _ => false,
+    });
+    Ok(Device { index, mac: mac.unwrap_or_default(), mtu: link::mtu(message).ok_or_else(missing)?, veth })
 }

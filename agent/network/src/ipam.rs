@@ -76,7 +76,8 @@ impl Ipam {
         if state.cidrs.is_empty() {
             return Err(IpamError::NoCidr);
         }
-        let held: Vec<IpAddr> = self.list()?.into_iter().filter(|(_, owner)| owner == uid).map(|(address, _)| address).collect();
+        let held: Vec<IpAddr> =
+            self.list()?.into_iter().filter(|(_, owner)| owner == uid).map(|(address, _)| address).collect();
         let mut addresses = Vec::with_capacity(state.cidrs.len());
         for index in 0..state.cidrs.len() {
             let cidr = state.cidrs[index];
@@ -120,7 +121,9 @@ impl Ipam {
         let mut taken = Vec::new();
         for entry in fs::read_dir(&self.directory).map_err(|source| file_error(&self.directory, source))? {
             let path = entry.map_err(|source| file_error(&self.directory, source))?.path();
-            let Some(address) = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok()) else {
+            let Some(address) =
+                path.file_name().and_then(|name| name.to_str()).and_then(|name| name.parse().ok())
+            else {
                 continue;
             };
             match fs::read_to_string(&path) {
@@ -171,7 +174,7 @@ fn usable(cidr: Cidr) -> std::ops::Range<u128> {
     let size = cidr.size().unwrap_or(u128::MAX);
     // The last IPv4 address is the broadcast address; IPv6 has none.
     let end = if cidr.is_ipv4() { size.saturating_sub(1) } else { size };
-    RESERVED..end.min(USABLE).max(RESERVED)
+    RESERVED..end.clamp(RESERVED, USABLE)
 }
 
 fn after_highest(cidr: Cidr, taken: &[IpAddr]) -> u128 {

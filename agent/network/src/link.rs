@@ -9,7 +9,9 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMe
 use rtnetlink::packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage,
 };
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
@@ -44,7 +46,9 @@ pub fn pod_mac(uid: &str) -> [u8; 6] {
 
 /// FNV-1a, 64 bit: stable across builds and machines, which the standard hasher does not promise.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// Creates the pair: the host end here, down; the pod end inside `netns` from its first moment.
@@ -61,7 +65,11 @@ pub fn birth(uid: &str, netns: BorrowedFd<'_>, mtu: u32) -> Request {
         .mtu(mtu)
         .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
         .build();
-    Request::new(format!("create veth {}", host_ifname(uid)), Mode::Create, RouteNetlinkMessage::NewLink(host))
+    Request::new(
+        format!("create veth {}", host_ifname(uid)),
+        Mode::Create,
+        RouteNetlinkMessage::NewLink(host),
+    )
 }
 
 /// The host end routes and needs no address of its own; without a link-local one there is no duplicate detection either. A message of
@@ -70,7 +78,11 @@ fn no_link_local(name: &str, index: u32) -> Request {
     let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     let message = LinkMessageBuilder::<LinkUnspec>::default().index(index);
     let message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode])).build();
-    Request::new(format!("keep {name} without an address"), Mode::IfExists, RouteNetlinkMessage::SetLink(message))
+    Request::new(
+        format!("keep {name} without an address"),
+        Mode::IfExists,
+        RouteNetlinkMessage::SetLink(message),
+    )
 }
 
 /// What is done inside the pod's namespace; `lo` and `eth0` are the indexes there.
@@ -165,9 +177,11 @@ fn add_address(address: IpAddr, index: u32) -> Request {
 }
 
 fn default_route(is_ipv4: bool, index: u32) -> Vec<Request> {
-    let add = |purpose: &str, message| Request::new(purpose, Mode::Replace, RouteNetlinkMessage::NewRoute(message));
+    let add =
+        |purpose: &str, message| Request::new(purpose, Mode::Replace, RouteNetlinkMessage::NewRoute(message));
     if is_ipv4 {
-        let on_link = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(GATEWAY4, 32).output_interface(index);
+        let on_link =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(GATEWAY4, 32).output_interface(index);
         let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(GATEWAY4).output_interface(index);
         vec![
             add("add IPv4 gateway route", on_link.scope(RouteScope::Link).build()),
@@ -206,8 +220,15 @@ fn neighbour(address: IpAddr, index: u32, mac: [u8; 6]) -> Request {
         IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
         IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
     };
-    message.attributes = vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::LinkLayerAddress(mac.to_vec())];
-    Request::new(format!("add neighbour {address}"), Mode::Replace, RouteNetlinkMessage::NewNeighbour(message))
+    message.attributes = vec![
+        NeighbourAttribute::Destination(destination),
+        NeighbourAttribute::LinkLayerAddress(mac.to_vec()),
+    ];
+    Request::new(
+        format!("add neighbour {address}"),
+        Mode::Replace,
+        RouteNetlinkMessage::NewNeighbour(message),
+    )
 }
 
 fn family(address: IpAddr) -> AddressFamily {

@@ -8,7 +8,9 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 
 use rtnetlink::packet_core::NetlinkPayload;
-use rtnetlink::packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState};
+use rtnetlink::packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{SocketFlags, SocketType, bind, socket_with};
@@ -76,7 +78,12 @@ impl Neighbours {
 
     /// Changes from now on. Call before [`Self::known`], so that nothing falls between.
     pub fn watch(&self) -> Result<Watch, RtnlError> {
-        let fd = socket_with(rustix::net::AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, NETLINK_ROUTE)?;
+        let fd = socket_with(
+            rustix::net::AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            NETLINK_ROUTE,
+        )?;
         bind(&fd, &SocketAddrNetlink::new(0, GROUP_NEIGH))?;
         Ok(Watch { fd, device: self.device })
     }
@@ -91,7 +98,7 @@ pub struct Watch {
 
 impl Watch {
     /// Waits for changes. `ENOBUFS` (changes were lost) comes back as an error: read [`Neighbours::known`] again, then go on.
-    pub fn next(&mut self) -> Result<Vec<Neighbour>, RtnlError> {
+    pub fn changes(&mut self) -> Result<Vec<Neighbour>, RtnlError> {
         let messages = rtnl::receive(&self.fd)?;
         let inner = messages.into_iter().filter_map(|message| match message.payload {
             NetlinkPayload::InnerMessage(inner) => Some(inner),
@@ -120,7 +127,11 @@ fn decode(message: &RouteNetlinkMessage, device: u32) -> Option<Neighbour> {
             _ => {}
         }
     }
-    let lost = gone || matches!(neighbour.header.state, NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None);
+    let lost = gone
+        || matches!(
+            neighbour.header.state,
+            NeighbourState::Failed | NeighbourState::Incomplete | NeighbourState::None
+        );
     Some(Neighbour { address: address?, mac: if lost { None } else { mac } })
 }
 
@@ -138,7 +149,8 @@ fn managed(address: IpAddr, device: u32) -> Request {
             NeighbourAddress::Inet6(v6)
         }
     };
-    let flags = rtnetlink::packet_core::DefaultNla::new(NDA_FLAGS_EXT, NTF_EXT_MANAGED.to_ne_bytes().to_vec());
+    let flags =
+        rtnetlink::packet_core::DefaultNla::new(NDA_FLAGS_EXT, NTF_EXT_MANAGED.to_ne_bytes().to_vec());
     message.attributes = vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::Other(flags)];
     Request::new(format!("resolve {address}"), Mode::Replace, RouteNetlinkMessage::NewNeighbour(message))
 }

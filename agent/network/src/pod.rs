@@ -185,10 +185,15 @@ impl Inner {
             None => None,
         };
         if configured.is_none() {
-            lock(&self.host).execute(vec![link::birth(&pod.uid, std::os::fd::AsFd::as_fd(&netns), self.mtu)])?;
+            lock(&self.host).execute(vec![link::birth(
+                &pod.uid,
+                std::os::fd::AsFd::as_fd(&netns),
+                self.mtu,
+            )])?;
         }
         netns.run(|| configure_pod(&addresses)).map_err(enter)??;
-        let interface = self.interface(&pod.uid, addresses)?.ok_or_else(|| Error::NoDevice(host_ifname(&pod.uid)))?;
+        let interface =
+            self.interface(&pod.uid, addresses)?.ok_or_else(|| Error::NoDevice(host_ifname(&pod.uid)))?;
         self.connect(&interface)?;
         tracing::debug!(pod = %pod.name, namespace = %pod.namespace, interface = %interface.host_ifname, "pod network is up");
         Ok(interface)
@@ -274,7 +279,11 @@ fn configure_pod(addresses: &[IpAddr]) -> Result<(), Error> {
     let mut socket = Socket::open()?;
     let mut index = |name: &str| -> Result<u32, Error> {
         let found = socket.get(&format!("look up {name}"), link::by_name(name))?;
-        found.as_ref().and_then(link::index_and_name).map(|(index, _)| index).ok_or_else(|| Error::NoDevice(name.to_owned()))
+        found
+            .as_ref()
+            .and_then(link::index_and_name)
+            .map(|(index, _)| index)
+            .ok_or_else(|| Error::NoDevice(name.to_owned()))
     };
     let (lo, eth0) = (index("lo")?, index(POD_IFNAME)?);
     socket.execute(link::pod_side(addresses, lo, eth0))?;
@@ -282,7 +291,9 @@ fn configure_pod(addresses: &[IpAddr]) -> Result<(), Error> {
 }
 
 /// Runs blocking work beside the async runtime.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -33,7 +33,9 @@ pub fn desired(own: &str, nodes: &[NodeRoute]) -> BTreeMap<Cidr, IpAddr> {
     let others = nodes.iter().filter(|node| node.name != own);
     others
         .flat_map(|node| {
-            let gateway = |cidr: &Cidr| node.addresses.iter().find(|address| address.is_ipv4() == cidr.is_ipv4()).copied();
+            let gateway = |cidr: &Cidr| {
+                node.addresses.iter().find(|address| address.is_ipv4() == cidr.is_ipv4()).copied()
+            };
             node.pod_cidrs.iter().filter_map(move |cidr| Some((*cidr, gateway(cidr)?)))
         })
         .collect()
@@ -112,7 +114,11 @@ fn via(cidr: Cidr, gateway: IpAddr) -> RouteMessage {
 }
 
 fn delete(cidr: Cidr, gateway: IpAddr) -> Request {
-    Request::new(format!("remove route to {cidr}"), Mode::IfExists, RouteNetlinkMessage::DelRoute(via(cidr, gateway)))
+    Request::new(
+        format!("remove route to {cidr}"),
+        Mode::IfExists,
+        RouteNetlinkMessage::DelRoute(via(cidr, gateway)),
+    )
 }
 
 /// Ends packets to addresses of the node's own podCIDR that no pod holds.
@@ -120,7 +126,11 @@ pub(crate) fn unreachable(cidr: Cidr) -> Request {
     let mut message = to(cidr);
     message.header.kind = RouteType::Unreachable;
     message.attributes.push(RouteAttribute::Priority(UNREACHABLE_METRIC));
-    Request::new(format!("make the rest of {cidr} unreachable"), Mode::Replace, RouteNetlinkMessage::NewRoute(message))
+    Request::new(
+        format!("make the rest of {cidr} unreachable"),
+        Mode::Replace,
+        RouteNetlinkMessage::NewRoute(message),
+    )
 }
 
 fn to(cidr: Cidr) -> RouteMessage {
@@ -150,7 +160,8 @@ mod tests {
     #[track_caller]
     fn check(nodes: &[NodeRoute], expected: &[&str]) {
         let routes = desired("a", nodes);
-        let routes: Vec<String> = routes.iter().map(|(cidr, gateway)| format!("{cidr} via {gateway}")).collect();
+        let routes: Vec<String> =
+            routes.iter().map(|(cidr, gateway)| format!("{cidr} via {gateway}")).collect();
         assert_eq!(routes, expected);
     }
 
@@ -167,7 +178,10 @@ mod tests {
 
     #[test]
     fn a_cidr_without_a_node_address_of_its_family_has_no_route() {
-        check(&[node("b", &["172.30.0.12"], &["10.244.1.0/24", "fd00:10:244:1::/64"])], &["10.244.1.0/24 via 172.30.0.12"]);
+        check(
+            &[node("b", &["172.30.0.12"], &["10.244.1.0/24", "fd00:10:244:1::/64"])],
+            &["10.244.1.0/24 via 172.30.0.12"],
+        );
         check(&[node("b", &[], &["10.244.1.0/24"])], &[]);
     }
 }

@@ -7,12 +7,15 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rtnetlink::packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+};
 
 /// rustix names protocol number 0 by absence.
 pub(crate) const NETLINK_ROUTE: Option<rustix::net::Protocol> = None;
@@ -124,7 +127,9 @@ impl Socket {
         while answered < pending.len() {
             for message in self.receive()? {
                 let index = message.header.sequence_number.wrapping_sub(first) as usize;
-                let (NetlinkPayload::Error(error), Some((purpose, mode))) = (message.payload, pending.get(index)) else {
+                let (NetlinkPayload::Error(error), Some((purpose, mode))) =
+                    (message.payload, pending.get(index))
+                else {
                     continue;
                 };
                 answered += 1;
@@ -139,7 +144,11 @@ impl Socket {
     }
 
     /// Asks for one object; `None` when it does not exist.
-    pub fn get(&mut self, purpose: &str, message: RouteNetlinkMessage) -> Result<Option<RouteNetlinkMessage>, RtnlError> {
+    pub fn get(
+        &mut self,
+        purpose: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<RouteNetlinkMessage>, RtnlError> {
         let mut buffer = Vec::new();
         self.append(&mut buffer, message, NLM_F_REQUEST);
         self.send(&buffer)?;
@@ -155,7 +164,10 @@ impl Socket {
                         return if Mode::IfExists.tolerates(errno) {
                             Ok(None)
                         } else {
-                            Err(RtnlError::Refused { purpose: purpose.to_owned(), source: io::Error::from_raw_os_error(errno) })
+                            Err(RtnlError::Refused {
+                                purpose: purpose.to_owned(),
+                                source: io::Error::from_raw_os_error(errno),
+                            })
                         };
                     }
                     _ => {}
@@ -165,7 +177,11 @@ impl Socket {
     }
 
     /// Lists the objects that `message` asks for.
-    pub fn dump(&mut self, purpose: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>, RtnlError> {
+    pub fn dump(
+        &mut self,
+        purpose: &str,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, RtnlError> {
         let mut buffer = Vec::new();
         self.append(&mut buffer, message, NLM_F_REQUEST | NLM_F_DUMP);
         self.send(&buffer)?;
@@ -180,7 +196,10 @@ impl Socket {
                     NetlinkPayload::Done(_) => return Ok(found),
                     NetlinkPayload::Error(error) => {
                         let errno = error.code.map_or(0, |code| -code.get());
-                        return Err(RtnlError::Refused { purpose: purpose.to_owned(), source: io::Error::from_raw_os_error(errno) });
+                        return Err(RtnlError::Refused {
+                            purpose: purpose.to_owned(),
+                            source: io::Error::from_raw_os_error(errno),
+                        });
                     }
                     _ => {}
                 }
@@ -223,7 +242,8 @@ pub(crate) fn receive(fd: &OwnedFd) -> Result<Vec<NetlinkMessage<RouteNetlinkMes
 fn parse(mut bytes: &[u8]) -> Result<Vec<NetlinkMessage<RouteNetlinkMessage>>, RtnlError> {
     let mut messages = Vec::new();
     while bytes.len() >= 16 {
-        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map_err(|error| RtnlError::Decode(error.to_string()))?;
+        let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes)
+            .map_err(|error| RtnlError::Decode(error.to_string()))?;
         let length = (message.header.length as usize).next_multiple_of(4).max(16);
         messages.push(message);
         bytes = bytes.get(length..).unwrap_or_default();

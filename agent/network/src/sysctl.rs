@@ -39,7 +39,8 @@ pub fn apply(switches: &[(&str, &str)]) -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             _ => {}
         }
-        std::fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}={value}: {error}")))?;
+        std::fs::write(&path, value)
+            .map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}={value}: {error}")))?;
     }
     Ok(())
 }

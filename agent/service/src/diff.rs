@@ -102,7 +102,9 @@ pub struct FrontendKey {
 impl fmt::Display for FrontendKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
-            FrontendAddress::Exact(IpAddr::V6(address)) => write!(f, "[{address}]:{}/{}", self.port, self.protocol),
+            FrontendAddress::Exact(IpAddr::V6(address)) => {
+                write!(f, "[{address}]:{}/{}", self.port, self.protocol)
+            }
             FrontendAddress::Exact(address) => write!(f, "{address}:{}/{}", self.port, self.protocol),
             FrontendAddress::NodePort(Family::V4) => write!(f, "nodePort:{}/{}", self.port, self.protocol),
             FrontendAddress::NodePort(Family::V6) => write!(f, "nodePort6:{}/{}", self.port, self.protocol),

@@ -18,7 +18,13 @@ pub struct Ids {
 impl Ids {
     /// Numbers below `limit`; a returned number rests for `quarantine_ms`.
     pub fn new(limit: usize, quarantine_ms: u64) -> Self {
-        Self { limit: limit as u32, next: 1, reserved: BTreeSet::new(), returned: VecDeque::new(), quarantine_ms }
+        Self {
+            limit: limit as u32,
+            next: 1,
+            reserved: BTreeSet::new(),
+            returned: VecDeque::new(),
+            quarantine_ms,
+        }
     }
 
     /// Marks a number as in use.
@@ -74,7 +80,10 @@ mod tests {
         assert_eq!((ids.take(0), ids.take(0)), (Some(3), Some(5)));
         ids.reserve(8);
         ids.give_back(8, 0);
-        assert_eq!((ids.take(0), ids.take(0), ids.take(0), ids.take(0)), (Some(8), Some(6), Some(7), Some(9)));
+        assert_eq!(
+            (ids.take(0), ids.take(0), ids.take(0), ids.take(0)),
+            (Some(8), Some(6), Some(7), Some(9))
+        );
         assert_eq!(ids.take(0), None);
     }
 }

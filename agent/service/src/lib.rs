@@ -16,7 +16,10 @@ mod published;
 mod tables;
 pub mod topology;
 
-pub use diff::{Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, Problem, Protocol, ServiceRow};
+pub use diff::{
+    Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, Problem, Protocol,
+    ServiceRow,
+};
 pub use tables::{Learned, LearnedService, NodeFacts, Tables};
 
 use std::fmt;

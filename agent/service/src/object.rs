@@ -66,7 +66,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn problem(&mut self, field: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem { object: self.object.clone(), field: field.into(), message: message.into() });
+        self.problems.push(Problem {
+            object: self.object.clone(),
+            field: field.into(),
+            message: message.into(),
+        });
     }
 
     fn address(&mut self, field: &str, text: &str) -> Option<IpAddr> {
@@ -103,7 +107,8 @@ pub fn service(key: &ObjectKey, service: &Service, problems: &mut Vec<Problem>) 
     let labelled = |label: &str| labels.is_some_and(|labels| labels.contains_key(label));
     let spec = service.spec.as_ref()?;
     let cluster_ip = spec.cluster_ip.as_deref().unwrap_or_default();
-    let unproxied = cluster_ip.is_empty() || cluster_ip == "None" || spec.type_.as_deref() == Some("ExternalName");
+    let unproxied =
+        cluster_ip.is_empty() || cluster_ip == "None" || spec.type_.as_deref() == Some("ExternalName");
     if unproxied || labelled(PROXY_NAME_LABEL) || labelled(HEADLESS_LABEL) {
         return None;
     }
@@ -112,12 +117,17 @@ pub fn service(key: &ObjectKey, service: &Service, problems: &mut Vec<Problem>) 
         Some(addresses) if !addresses.is_empty() => addresses.iter().map(String::as_str).collect(),
         _ => vec![cluster_ip],
     };
-    let cluster_ips = cluster_ips.into_iter().filter_map(|text| reader.address("spec.clusterIPs", text)).collect();
+    let cluster_ips =
+        cluster_ips.into_iter().filter_map(|text| reader.address("spec.clusterIPs", text)).collect();
     let mut external_ips: Vec<IpAddr> = Vec::new();
     for text in spec.external_ips.iter().flatten() {
         external_ips.extend(reader.address("spec.externalIPs", text));
     }
-    let ingress = service.status.iter().flat_map(|status| &status.load_balancer).flat_map(|balancer| balancer.ingress.iter().flatten());
+    let ingress = service
+        .status
+        .iter()
+        .flat_map(|status| &status.load_balancer)
+        .flat_map(|balancer| balancer.ingress.iter().flatten());
     for point in ingress.filter(|point| point.ip_mode.as_deref() != Some("Proxy")) {
         if let Some(text) = &point.ip {
             external_ips.extend(reader.address("status.loadBalancer.ingress", text));
@@ -127,20 +137,28 @@ pub fn service(key: &ObjectKey, service: &Service, problems: &mut Vec<Problem>) 
     external_ips.dedup();
     let ports = spec.ports.iter().flatten().filter_map(|port| port_facts(port, &mut reader)).collect();
     let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
-    let timeout = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
+    let timeout =
+        spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref()?.timeout_seconds);
     Some(ServiceFacts {
         cluster_ips,
         external_ips,
         ports,
         internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
         external_local: spec.external_traffic_policy.as_deref() == Some("Local"),
-        affinity_s: if affinity { timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(DEFAULT_AFFINITY_S) } else { 0 },
+        affinity_s: if affinity {
+            timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(DEFAULT_AFFINITY_S)
+        } else {
+            0
+        },
     })
 }
 
 fn port_facts(port: &ServicePort, reader: &mut Reader<'_>) -> Option<PortFacts> {
     let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else {
-        reader.problem("spec.ports.protocol", format!("\"{}\" is not supported", port.protocol.as_deref().unwrap_or_default()));
+        reader.problem(
+            "spec.ports.protocol",
+            format!("\"{}\" is not supported", port.protocol.as_deref().unwrap_or_default()),
+        );
         return None;
     };
     Some(PortFacts {
@@ -171,7 +189,10 @@ pub fn slice(key: &ObjectKey, slice: &EndpointSlice, problems: &mut Vec<Problem>
     let mut ports = Vec::new();
     for port in slice.ports.iter().flatten() {
         let Some(protocol) = Protocol::from_name(port.protocol.as_deref()) else {
-            reader.problem("ports.protocol", format!("\"{}\" is not supported", port.protocol.as_deref().unwrap_or_default()));
+            reader.problem(
+                "ports.protocol",
+                format!("\"{}\" is not supported", port.protocol.as_deref().unwrap_or_default()),
+            );
             continue;
         };
         // A port without a number means "all ports", which a service cannot ask for.
@@ -207,8 +228,16 @@ fn endpoint(endpoint: &ApiEndpoint, family: Family, reader: &mut Reader<'_>) -> 
         serving: conditions.and_then(|conditions| conditions.serving).unwrap_or(true),
         terminating: conditions.and_then(|conditions| conditions.terminating).unwrap_or(false),
         node: endpoint.node_name.clone().unwrap_or_default(),
-        zone_hints: hints.into_iter().flat_map(|hints| hints.for_zones.iter().flatten()).map(|zone| zone.name.clone()).collect(),
-        node_hints: hints.into_iter().flat_map(|hints| hints.for_nodes.iter().flatten()).map(|node| node.name.clone()).collect(),
+        zone_hints: hints
+            .into_iter()
+            .flat_map(|hints| hints.for_zones.iter().flatten())
+            .map(|zone| zone.name.clone())
+            .collect(),
+        node_hints: hints
+            .into_iter()
+            .flat_map(|hints| hints.for_nodes.iter().flatten())
+            .map(|node| node.name.clone())
+            .collect(),
     })
 }
 
@@ -219,7 +248,8 @@ mod tests {
 
     fn read(json: serde_json::Value) -> (Option<ServiceFacts>, Vec<String>) {
         let mut problems = Vec::new();
-        let facts = service(&ObjectKey::new("ns", "a"), &serde_json::from_value(json).unwrap(), &mut problems);
+        let facts =
+            service(&ObjectKey::new("ns", "a"), &serde_json::from_value(json).unwrap(), &mut problems);
         (facts, problems.iter().map(Problem::to_string).collect())
     }
 
@@ -273,12 +303,16 @@ mod tests {
     #[test]
     fn affinity_has_upstreams_default_timeout() {
         let spec = |extra: serde_json::Value| {
-            let mut json = serde_json::json!({"spec": {"clusterIP": "10.96.0.9", "sessionAffinity": "ClientIP"}});
+            let mut json =
+                serde_json::json!({"spec": {"clusterIP": "10.96.0.9", "sessionAffinity": "ClientIP"}});
             json["spec"].as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
             read(json).0.unwrap().affinity_s
         };
         assert_eq!(spec(serde_json::json!({})), 10_800);
-        assert_eq!(spec(serde_json::json!({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}}})), 7);
+        assert_eq!(
+            spec(serde_json::json!({"sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 7}}})),
+            7
+        );
         assert_eq!(spec(serde_json::json!({"sessionAffinity": "None"})), 0);
     }
 
@@ -289,10 +323,19 @@ mod tests {
             {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "serving": true, "terminating": true}, "nodeName": "n"}
         ]});
         let mut problems = Vec::new();
-        let facts = slice(&ObjectKey::new("ns", "a-x"), &serde_json::from_value(json).unwrap(), &mut problems).unwrap();
+        let facts =
+            slice(&ObjectKey::new("ns", "a-x"), &serde_json::from_value(json).unwrap(), &mut problems)
+                .unwrap();
         assert_eq!(facts.ports, [("http".to_owned(), Protocol::Tcp, 8080)]);
-        let states: Vec<_> = facts.endpoints.iter().map(|e| (e.address.to_string(), e.ready, e.serving, e.terminating)).collect();
-        assert_eq!(states, [("10.0.0.1".to_owned(), true, true, false), ("10.0.0.3".to_owned(), false, true, true)]);
+        let states: Vec<_> = facts
+            .endpoints
+            .iter()
+            .map(|e| (e.address.to_string(), e.ready, e.serving, e.terminating))
+            .collect();
+        assert_eq!(
+            states,
+            [("10.0.0.1".to_owned(), true, true, false), ("10.0.0.3".to_owned(), false, true, true)]
+        );
         assert_eq!(problems.len(), 3);
     }
 }

@@ -92,7 +92,12 @@ impl Published {
             self.row = Some(row.clone());
             diff.services.push((self.id, Some(row)));
         }
-        let gone: Vec<_> = self.backends.keys().filter(|endpoint| !desired.backends.contains_key(endpoint)).copied().collect();
+        let gone: Vec<_> = self
+            .backends
+            .keys()
+            .filter(|endpoint| !desired.backends.contains_key(endpoint))
+            .copied()
+            .collect();
         for endpoint in gone {
             self.remove_backend(endpoint, ids, now_ms, diff);
         }
@@ -117,6 +122,11 @@ impl Published {
 
     fn indexes(&self, members: &[(IpAddr, u16)]) -> Vec<u32> {
         // A run's count has 16 bits (abi::service::Run).
-        members.iter().filter_map(|endpoint| self.backends.get(endpoint)).map(|(index, _)| *index).take(usize::from(u16::MAX)).collect()
+        members
+            .iter()
+            .filter_map(|endpoint| self.backends.get(endpoint))
+            .map(|(index, _)| *index)
+            .take(usize::from(u16::MAX))
+            .collect()
     }
 }

@@ -15,7 +15,9 @@ use crate::ids::Ids;
 use crate::object::{self, ServiceFacts, SliceFacts};
 use crate::published::{Desired, PortKey, Published};
 use crate::topology::{self, Endpoint, Here};
-use crate::{Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, ObjectKey, Problem};
+use crate::{
+    Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, ObjectKey, Problem,
+};
 
 /// What the tables need of a node of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,8 +190,10 @@ impl Tables {
 
     /// The nodes of the cluster, and the zone of this one. Services are recomputed only if a number or an address changed.
     pub fn set_nodes(&mut self, nodes: &[NodeFacts], zone: &str, now_ms: u64) -> Diff {
-        let numbers: HashMap<String, u16> = nodes.iter().map(|node| (node.name.clone(), node.number)).collect();
-        let addresses: BTreeSet<IpAddr> = nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect();
+        let numbers: HashMap<String, u16> =
+            nodes.iter().map(|node| (node.name.clone(), node.number)).collect();
+        let addresses: BTreeSet<IpAddr> =
+            nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect();
         let mut diff = Diff::default();
         if numbers == self.nodes && addresses == self.node_addresses && zone == self.zone {
             return diff;
@@ -222,7 +226,8 @@ impl Tables {
         }
         let Some(entry) = self.entries.get(key) else { return };
         let desired = self.desired(key, entry);
-        let old: Vec<PortKey> = entry.published.iter().filter(|port| !desired.contains_key(*port)).cloned().collect();
+        let old: Vec<PortKey> =
+            entry.published.iter().filter(|port| !desired.contains_key(*port)).cloned().collect();
         for port in old {
             self.retire(&port, now_ms, diff);
         }
@@ -242,11 +247,18 @@ impl Tables {
 
     /// Publishes one service port. Returns whether it has rows.
     fn publish(&mut self, port: &PortKey, mut desired: Desired, now_ms: u64, diff: &mut Diff) -> bool {
-        let problem = |field: &str, message: String| Problem { object: port.service.clone(), field: field.to_owned(), message };
+        let problem = |field: &str, message: String| Problem {
+            object: port.service.clone(),
+            field: field.to_owned(),
+            message,
+        };
         let mut published = match self.ports.remove(port) {
             Some(published) => published,
             None => {
-                let found = desired.frontends.keys().filter_map(|frontend| self.inherited_frontends.get(frontend).copied());
+                let found = desired
+                    .frontends
+                    .keys()
+                    .filter_map(|frontend| self.inherited_frontends.get(frontend).copied());
                 // An id serves one port: whoever takes it first.
                 let inherited = found.into_iter().find(|id| self.inherited_ids.contains(id));
                 self.inherited_ids.retain(|id| Some(*id) != inherited);
@@ -259,23 +271,35 @@ impl Tables {
         };
         let had_backends = published.row.as_ref().is_some_and(|row| !row.cluster.is_empty());
         if is_api_server(&port.service) && desired.cluster.is_empty() && had_backends {
-            diff.problems.push(problem("endpoints", "none left; the last known ones are kept for the API server's own service".to_owned()));
+            diff.problems.push(problem(
+                "endpoints",
+                "none left; the last known ones are kept for the API server's own service".to_owned(),
+            ));
             keep_backends(&mut desired, &published);
         }
         let id = published.id;
         let inherited = &mut self.inherited_backends;
         let ids = &mut self.backend_ids[port.family as usize];
-        let left_out = published.step(&desired, ids, |address, port| inherited.remove(&(id, address, port)), now_ms, diff);
+        let left_out = published.step(
+            &desired,
+            ids,
+            |address, port| inherited.remove(&(id, address, port)),
+            now_ms,
+            diff,
+        );
         if left_out > 0 {
-            diff.problems.push(problem("endpoints", format!("the backend table is full: {left_out} left out")));
+            diff.problems
+                .push(problem("endpoints", format!("the backend table is full: {left_out} left out")));
         }
-        let dropped: Vec<FrontendKey> = published.frontends.keys().filter(|key| !desired.frontends.contains_key(key)).copied().collect();
+        let dropped: Vec<FrontendKey> =
+            published.frontends.keys().filter(|key| !desired.frontends.contains_key(key)).copied().collect();
         for frontend in dropped {
             self.unclaim(frontend, port, diff);
         }
         for (frontend, external) in &desired.frontends {
             if published.frontends.get(frontend) != Some(external)
-                && let Some(holder) = self.claim(*frontend, port, Frontend { service: id, external: *external }, diff)
+                && let Some(holder) =
+                    self.claim(*frontend, port, Frontend { service: id, external: *external }, diff)
             {
                 diff.problems.push(problem("spec", format!("{frontend} belongs to service {holder}")));
             }
@@ -295,7 +319,13 @@ impl Tables {
     }
 
     /// Asks for a frontend; returns who has it if somebody else does.
-    fn claim(&mut self, frontend: FrontendKey, port: &PortKey, row: Frontend, diff: &mut Diff) -> Option<ObjectKey> {
+    fn claim(
+        &mut self,
+        frontend: FrontendKey,
+        port: &PortKey,
+        row: Frontend,
+        diff: &mut Diff,
+    ) -> Option<ObjectKey> {
         let claims = self.claims.entry(frontend).or_default();
         match claims.iter_mut().find(|(owner, _)| owner == port) {
             Some((_, current)) => *current = row,
@@ -326,7 +356,9 @@ impl Tables {
 
     fn drop_inheritance(&mut self, now_ms: u64, diff: &mut Diff) {
         let frontends = std::mem::take(&mut self.inherited_frontends).into_keys();
-        diff.frontends.extend(frontends.filter(|frontend| !self.claims.contains_key(frontend)).map(|frontend| (frontend, None)));
+        diff.frontends.extend(
+            frontends.filter(|frontend| !self.claims.contains_key(frontend)).map(|frontend| (frontend, None)),
+        );
         for id in std::mem::take(&mut self.inherited_ids) {
             diff.services.push((id, None));
             self.service_ids.give_back(id, now_ms);
@@ -342,7 +374,8 @@ impl Tables {
     fn desired(&self, key: &ObjectKey, entry: &Entry) -> BTreeMap<PortKey, Desired> {
         let mut all = BTreeMap::new();
         let Some(facts) = &entry.facts else { return all };
-        let families: BTreeSet<Family> = facts.cluster_ips.iter().map(|address| Family::from(*address)).collect();
+        let families: BTreeSet<Family> =
+            facts.cluster_ips.iter().map(|address| Family::from(*address)).collect();
         for family in families {
             for port in &facts.ports {
                 let endpoints = endpoints_of(entry, family, &port.name, port.protocol);
@@ -358,7 +391,12 @@ impl Tables {
                 .into_iter()
                 .filter(|(set, _)| *set)
                 .fold(0, |flags, (_, bit)| flags | bit);
-                let name = PortKey { service: key.clone(), port: port.name.clone(), protocol: port.protocol, family };
+                let name = PortKey {
+                    service: key.clone(),
+                    port: port.name.clone(),
+                    protocol: port.protocol,
+                    family,
+                };
                 all.insert(name, desired);
             }
         }
@@ -377,7 +415,8 @@ impl Tables {
             desired.local = keys(&local);
         }
         let members = cluster.iter().chain(local.iter().filter(|_| uses_local));
-        desired.backends = members.map(|endpoint| ((endpoint.address, endpoint.port), self.backend(endpoint))).collect();
+        desired.backends =
+            members.map(|endpoint| ((endpoint.address, endpoint.port), self.backend(endpoint))).collect();
         desired
     }
 
@@ -396,7 +435,12 @@ impl Tables {
 }
 
 /// The endpoints of one service port from all slices. The same address and port twice: a ready one wins.
-fn endpoints_of(entry: &Entry, family: Family, name: &str, protocol: crate::Protocol) -> BTreeMap<(IpAddr, u16), Endpoint> {
+fn endpoints_of(
+    entry: &Entry,
+    family: Family,
+    name: &str,
+    protocol: crate::Protocol,
+) -> BTreeMap<(IpAddr, u16), Endpoint> {
     let mut found: BTreeMap<(IpAddr, u16), Endpoint> = BTreeMap::new();
     for slice in entry.slices.values().filter(|slice| slice.family == family) {
         for (_, _, port) in slice.ports.iter().filter(|(port, with, _)| port == name && *with == protocol) {
@@ -415,7 +459,10 @@ fn endpoints_of(entry: &Entry, family: Family, name: &str, protocol: crate::Prot
 fn frontends(facts: &ServiceFacts, family: Family, port: &object::PortFacts) -> BTreeMap<FrontendKey, bool> {
     let key = |address, number| FrontendKey { address, port: number, protocol: port.protocol };
     let of_family = |addresses: &[IpAddr], external: bool| {
-        let exact = addresses.iter().filter(|address| Family::from(**address) == family).map(|address| FrontendAddress::Exact(*address));
+        let exact = addresses
+            .iter()
+            .filter(|address| Family::from(**address) == family)
+            .map(|address| FrontendAddress::Exact(*address));
         exact.map(|address| (key(address, port.port), external)).collect::<Vec<_>>()
     };
     let mut all: BTreeMap<FrontendKey, bool> = of_family(&facts.external_ips, true).into_iter().collect();
@@ -436,7 +483,8 @@ fn keep_backends(desired: &mut Desired, published: &Published) {
     };
     let row = published.row.clone().unwrap_or_default();
     (desired.cluster, desired.local) = (members(&row.cluster), members(&row.local));
-    desired.backends = published.backends.iter().map(|(endpoint, (_, backend))| (*endpoint, *backend)).collect();
+    desired.backends =
+        published.backends.iter().map(|(endpoint, (_, backend))| (*endpoint, *backend)).collect();
 }
 
 fn key_of(metadata: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta) -> ObjectKey {

@@ -52,7 +52,11 @@ enum Mode {
 /// The endpoints of the Cluster policy.
 pub fn cluster<'a>(endpoints: &[&'a Endpoint], here: Here<'_>) -> Vec<&'a Endpoint> {
     let mode = mode(endpoints, here);
-    let ready: Vec<_> = endpoints.iter().copied().filter(|endpoint| endpoint.ready && allowed(endpoint, mode, here)).collect();
+    let ready: Vec<_> = endpoints
+        .iter()
+        .copied()
+        .filter(|endpoint| endpoint.ready && allowed(endpoint, mode, here))
+        .collect();
     if ready.is_empty() {
         return endpoints.iter().copied().filter(|endpoint| endpoint.serves_while_terminating()).collect();
     }
@@ -61,7 +65,11 @@ pub fn cluster<'a>(endpoints: &[&'a Endpoint], here: Here<'_>) -> Vec<&'a Endpoi
 
 /// The endpoints of the Local policies.
 pub fn local<'a>(endpoints: &[&'a Endpoint], here: Here<'_>) -> Vec<&'a Endpoint> {
-    let own: Vec<_> = endpoints.iter().copied().filter(|endpoint| endpoint.node == here.node && !here.node.is_empty()).collect();
+    let own: Vec<_> = endpoints
+        .iter()
+        .copied()
+        .filter(|endpoint| endpoint.node == here.node && !here.node.is_empty())
+        .collect();
     let ready: Vec<_> = own.iter().copied().filter(|endpoint| endpoint.ready).collect();
     if ready.is_empty() {
         return own.into_iter().filter(|endpoint| endpoint.serves_while_terminating()).collect();
@@ -76,7 +84,8 @@ fn mode(endpoints: &[&Endpoint], here: Here<'_>) -> Mode {
         return Mode::Everywhere;
     }
     let usable = |hints: fn(&Endpoint) -> &[String], value: &str| {
-        ready().all(|endpoint| !hints(endpoint).is_empty()) && ready().any(|endpoint| hints(endpoint).iter().any(|hint| hint == value))
+        ready().all(|endpoint| !hints(endpoint).is_empty())
+            && ready().any(|endpoint| hints(endpoint).iter().any(|hint| hint == value))
     };
     if usable(|endpoint| &endpoint.node_hints, here.node) {
         Mode::SameNode
@@ -134,14 +143,21 @@ mod tests {
         let endpoints: Vec<Endpoint> = endpoints.iter().map(|text| endpoint(text)).collect();
         let endpoints: Vec<&Endpoint> = endpoints.iter().collect();
         let here = Here { node: "here", zone };
-        let texts = |found: Vec<&Endpoint>| found.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>();
+        let texts = |found: Vec<&Endpoint>| {
+            found.iter().map(|endpoint| endpoint.address.to_string()).collect::<Vec<_>>()
+        };
         assert_eq!(texts(cluster(&endpoints, here)), expected_cluster, "cluster");
         assert_eq!(texts(local(&endpoints, here)), expected_local, "local");
     }
 
     #[test]
     fn zone_hints_filter_when_all_ready_endpoints_have_them_and_one_fits() {
-        let four = ["10.1.2.3 ready zones=a", "10.1.2.4 ready zones=b", "10.1.2.5 ready zones=c", "10.1.2.6 ready zones=a"];
+        let four = [
+            "10.1.2.3 ready zones=a",
+            "10.1.2.4 ready zones=b",
+            "10.1.2.5 ready zones=c",
+            "10.1.2.6 ready zones=a",
+        ];
         check("a", &four, &["10.1.2.3", "10.1.2.6"], &[]);
         check("d", &four, &["10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"], &[]);
         check("", &["10.1.2.3 ready zones=a"], &["10.1.2.3"], &[]);
@@ -150,13 +166,19 @@ mod tests {
 
     #[test]
     fn one_endpoint_without_a_hint_switches_hints_off() {
-        let endpoints = ["10.1.2.3 ready zones=a", "10.1.2.4 ready zones=b", "10.1.2.5 ready", "10.1.2.6 ready zones=a"];
+        let endpoints =
+            ["10.1.2.3 ready zones=a", "10.1.2.4 ready zones=b", "10.1.2.5 ready", "10.1.2.6 ready zones=a"];
         check("a", &endpoints, &["10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6"], &[]);
     }
 
     #[test]
     fn an_endpoint_may_be_meant_for_several_zones() {
-        let endpoints = ["10.1.2.3 ready zones=a,b,c", "10.1.2.4 ready zones=b,c", "10.1.2.5 ready zones=b,d", "10.1.2.6 ready zones=c"];
+        let endpoints = [
+            "10.1.2.3 ready zones=a,b,c",
+            "10.1.2.4 ready zones=b,c",
+            "10.1.2.5 ready zones=b,d",
+            "10.1.2.6 ready zones=c",
+        ];
         check("c", &endpoints, &["10.1.2.3", "10.1.2.4", "10.1.2.6"], &[]);
     }
 
@@ -164,7 +186,8 @@ mod tests {
     fn unready_endpoints_neither_serve_nor_count_for_hints() {
         let some = ["10.1.2.3 ready zones=a", "10.1.2.4 ready zones=b", "10.1.2.6 zones=a"];
         check("a", &some, &["10.1.2.3"], &[]);
-        let only_other_zones = ["10.1.2.3 zones=a", "10.1.2.4 ready zones=b", "10.1.2.5 ready zones=c", "10.1.2.6 zones=a"];
+        let only_other_zones =
+            ["10.1.2.3 zones=a", "10.1.2.4 ready zones=b", "10.1.2.5 ready zones=c", "10.1.2.6 zones=a"];
         check("a", &only_other_zones, &["10.1.2.4", "10.1.2.5"], &[]);
         check("", &["10.0.0.0", "10.0.0.1"], &[], &[]);
         check("", &["10.0.0.0", "10.0.0.1 ready"], &["10.0.0.1"], &[]);
@@ -172,11 +195,23 @@ mod tests {
 
     #[test]
     fn node_hints_win_over_zone_hints() {
-        let endpoints = ["10.1.2.3 ready zones=a nodes=here", "10.1.2.4 ready zones=a nodes=other", "10.1.2.5 ready zones=b nodes=third"];
+        let endpoints = [
+            "10.1.2.3 ready zones=a nodes=here",
+            "10.1.2.4 ready zones=a nodes=other",
+            "10.1.2.5 ready zones=b nodes=third",
+        ];
         check("a", &endpoints, &["10.1.2.3"], &[]);
-        let not_here = ["10.1.2.3 ready zones=a nodes=x", "10.1.2.4 ready zones=a nodes=other", "10.1.2.5 ready zones=b nodes=third"];
+        let not_here = [
+            "10.1.2.3 ready zones=a nodes=x",
+            "10.1.2.4 ready zones=a nodes=other",
+            "10.1.2.5 ready zones=b nodes=third",
+        ];
         check("a", &not_here, &["10.1.2.3", "10.1.2.4"], &[]);
-        let not_all = ["10.1.2.3 ready zones=a nodes=here", "10.1.2.4 ready zones=a", "10.1.2.5 ready zones=b nodes=third"];
+        let not_all = [
+            "10.1.2.3 ready zones=a nodes=here",
+            "10.1.2.4 ready zones=a",
+            "10.1.2.5 ready zones=b nodes=third",
+        ];
         check("a", &not_all, &["10.1.2.3", "10.1.2.4"], &[]);
     }
 
@@ -195,7 +230,12 @@ mod tests {
     fn terminating_endpoints_serve_only_when_none_is_ready() {
         let all = ["10.0.0.0 serving terminating local", "10.0.0.1 serving terminating"];
         check("", &all, &["10.0.0.0", "10.0.0.1"], &["10.0.0.0"]);
-        let mixed = ["10.0.0.0 ready", "10.0.0.1 local", "10.0.0.2 serving terminating local", "10.0.0.3 serving terminating"];
+        let mixed = [
+            "10.0.0.0 ready",
+            "10.0.0.1 local",
+            "10.0.0.2 serving terminating local",
+            "10.0.0.3 serving terminating",
+        ];
         check("", &mixed, &["10.0.0.0"], &["10.0.0.2"]);
         check("", &["10.0.0.0 terminating local"], &[], &[]);
     }

@@ -42,7 +42,9 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         // SAFETY: a new shared mapping at an address of the kernel's choice touches no existing memory. The kernel refuses lengths beyond
         // the array.
-        let address = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_raw_fd(), 0)
+        };
         if address == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
@@ -58,7 +60,8 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
     /// The value at `index`, `None` beyond the end. Words are whole; the value is a mixture if it is being rewritten by another process.
     pub fn get(&self, index: u32) -> Option<T> {
         let words = self.value(index)?;
-        let bytes: Vec<u8> = words.iter().flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes()).collect();
+        let bytes: Vec<u8> =
+            words.iter().flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes()).collect();
         T::read_from_bytes(&bytes).ok()
     }
 
@@ -91,7 +94,9 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
         }
         // SAFETY: the mapping has `entries` values of `WORDS` words from `words` on and lives as long as `self`; `index` is below
         // `entries`. Shared memory is only ever touched through these atomics in this process.
-        Some(unsafe { std::slice::from_raw_parts(self.words.as_ptr().add(index as usize * Self::WORDS), Self::WORDS) })
+        Some(unsafe {
+            std::slice::from_raw_parts(self.words.as_ptr().add(index as usize * Self::WORDS), Self::WORDS)
+        })
     }
 }
 

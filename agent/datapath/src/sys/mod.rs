@@ -19,6 +19,7 @@ use std::path::Path;
 const BPF_OBJ_PIN: libc::c_long = 6;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_MAP_LOOKUP_BATCH: libc::c_long = 24;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_LINK_UPDATE: libc::c_long = 29;
@@ -79,7 +80,12 @@ pub struct LinkInfo {
 }
 
 /// `BPF_LINK_CREATE`. The link lives until its descriptor and its pins are gone.
-pub fn link_create(program: BorrowedFd<'_>, target: Target<'_>, attach: AttachType, flags: u32) -> io::Result<OwnedFd> {
+pub fn link_create(
+    program: BorrowedFd<'_>,
+    target: Target<'_>,
+    attach: AttachType,
+    flags: u32,
+) -> io::Result<OwnedFd> {
     #[repr(C)]
     struct Attr {
         prog_fd: u32,
@@ -95,7 +101,15 @@ pub fn link_create(program: BorrowedFd<'_>, target: Target<'_>, attach: AttachTy
         Target::Device(index) => index,
     };
     let prog_fd = program.as_raw_fd() as u32;
-    let mut attr = Attr { prog_fd, target, attach_type: attach as u32, flags, relative_fd: 0, _pad: 0, expected_revision: 0 };
+    let mut attr = Attr {
+        prog_fd,
+        target,
+        attach_type: attach as u32,
+        flags,
+        relative_fd: 0,
+        _pad: 0,
+        expected_revision: 0,
+    };
     bpf_fd(BPF_LINK_CREATE, &mut attr)
 }
 
@@ -108,7 +122,12 @@ pub fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<
         flags: u32,
         old_prog_fd: u32,
     }
-    let mut attr = Attr { link_fd: link.as_raw_fd() as u32, new_prog_fd: program.as_raw_fd() as u32, flags: 0, old_prog_fd: 0 };
+    let mut attr = Attr {
+        link_fd: link.as_raw_fd() as u32,
+        new_prog_fd: program.as_raw_fd() as u32,
+        flags: 0,
+        old_prog_fd: 0,
+    };
     bpf(BPF_LINK_UPDATE, &mut attr).map(drop)
 }
 
@@ -149,8 +168,13 @@ struct ObjAttr {
 /// `BPF_OBJ_PIN`.
 pub fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
-    let mut attr =
-        ObjAttr { pathname: path.as_ptr() as u64, bpf_fd: object.as_raw_fd() as u32, file_flags: 0, path_fd: 0, _pad: 0 };
+    let mut attr = ObjAttr {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: object.as_raw_fd() as u32,
+        file_flags: 0,
+        path_fd: 0,
+        _pad: 0,
+    };
     bpf(BPF_OBJ_PIN, &mut attr).map(drop)
 }
 
@@ -161,28 +185,81 @@ pub fn get(path: &Path) -> io::Result<OwnedFd> {
     bpf_fd(BPF_OBJ_GET, &mut attr)
 }
 
+/// Attributes of the batch commands.
+#[repr(C)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// `BPF_MAP_LOOKUP_BATCH` of a hash: fills `keys` and `values` (whole elements) from where `cursor` stands, and moves it. Returns how many
+/// elements were read and whether the end was reached. An element that moves meanwhile may be missed or seen twice.
+pub fn lookup_batch(
+    map: BorrowedFd<'_>,
+    cursor: &mut Option<u32>,
+    key_size: usize,
+    keys: &mut [u8],
+    value_size: usize,
+    values: &mut [u8],
+) -> io::Result<(usize, bool)> {
+    let count = (keys.len() / key_size.max(1)).min(values.len() / value_size.max(1));
+    let position = cursor.unwrap_or(0);
+    let mut next = 0u32;
+    let mut attr = BatchAttr {
+        in_batch: if cursor.is_some() { (&raw const position) as u64 } else { 0 },
+        out_batch: (&raw mut next) as u64,
+        keys: keys.as_mut_ptr() as u64,
+        values: values.as_mut_ptr() as u64,
+        count: count as u32,
+        map_fd: map.as_raw_fd() as u32,
+        elem_flags: 0,
+        flags: 0,
+    };
+    match bpf(BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        Ok(_) => {
+            *cursor = Some(next);
+            Ok((attr.count as usize, false))
+        }
+        // The last batch: the end was met after `count` elements.
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok((attr.count as usize, true)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the programs.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is live and exclusively borrowed; the clock exists on every Linux, so the call cannot fail.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// `BPF_MAP_UPDATE_BATCH`: writes `values[i]` under `keys[i]`, in order. Both are whole elements, keys `key_size` and values `value_size`
 /// bytes each, as the map has them (an array's values are padded to eight bytes).
-pub fn update_batch(map: BorrowedFd<'_>, key_size: usize, keys: &[u8], value_size: usize, values: &[u8]) -> io::Result<()> {
-    #[repr(C)]
-    struct Attr {
-        in_batch: u64,
-        out_batch: u64,
-        keys: u64,
-        values: u64,
-        count: u32,
-        map_fd: u32,
-        elem_flags: u64,
-        flags: u64,
-    }
+pub fn update_batch(
+    map: BorrowedFd<'_>,
+    key_size: usize,
+    keys: &[u8],
+    value_size: usize,
+    values: &[u8],
+) -> io::Result<()> {
     let count = keys.len() / key_size.max(1);
     if keys.len() != count * key_size || values.len() != count * value_size {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "keys and values of a batch must be whole elements of one number"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "keys and values of a batch must be whole elements of one number",
+        ));
     }
     if count == 0 {
         return Ok(());
     }
-    let mut attr = Attr {
+    let mut attr = BatchAttr {
         in_batch: 0,
         out_batch: 0,
         keys: keys.as_ptr() as u64,
@@ -204,7 +281,13 @@ pub fn netns_cookie() -> io::Result<u64> {
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the option is eight bytes; the buffer is a live, exclusively borrowed u64 and its size is given.
     let result = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }

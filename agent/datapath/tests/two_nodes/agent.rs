@@ -5,6 +5,7 @@ use std::io::{BufReader, Write};
 use std::net::IpAddr;
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::Arc;
+use std::time::Instant;
 
 use datapath::{Dataplane, NodeAddresses, NodeConfig, Options, PodPort, Uplink, XdpChoice};
 use network::neighbours::Neighbours;
@@ -27,7 +28,12 @@ impl Agent {
         let place = Place::outside(fabric.node(node));
         let state = fabric.directory.path().join(format!("n{node}"));
         let xdp = std::env::var("BEELINE_TEST_XDP").unwrap_or_else(|_| "auto".to_owned());
-        let arguments = format!("{node} {} {} {} {xdp}", fabric.bpf_directory(node), fabric.cgroup(node), state.display());
+        let arguments = format!(
+            "{node} {} {} {} {xdp}",
+            fabric.bpf_directory(node),
+            fabric.cgroup(node),
+            state.display()
+        );
         let (child, input, mut output) = child(&place, "agent", &arguments);
         assert_eq!(line(&mut output).as_deref(), Some("ready"));
         Self { child, input, output }
@@ -107,7 +113,13 @@ pub fn main() {
         "off" => XdpChoice::Off,
         _ => XdpChoice::Auto,
     };
-    let options = Options { bpf_dir: bpf_dir.into(), cgroup: cgroup.into(), uplink: "eth0".into(), xdp, entries: small() };
+    let options = Options {
+        bpf_dir: bpf_dir.into(),
+        cgroup: cgroup.into(),
+        uplink: "eth0".into(),
+        xdp,
+        entries: small(),
+    };
     let config = NodeConfig {
         pod_cidrs: pairs(&pod_cidrs(node)),
         cluster_cidrs: vec![("10.245.0.0".parse().unwrap(), 16), ("fd00:10:245::".parse().unwrap(), 56)],
@@ -116,8 +128,9 @@ pub fn main() {
         spoof_check: true,
     };
     let device = network::device::find("eth0").unwrap();
-    let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu };
-    let (dataplane, learned) = Dataplane::open(options, config, uplink).unwrap_or_else(|error| panic!("{error}"));
+    let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu, veth: device.veth };
+    let (dataplane, learned) =
+        Dataplane::open(options, config, uplink).unwrap_or_else(|error| panic!("{error}"));
     let dataplane = Arc::new(dataplane);
     let mut tables = Tables::new(format!("node{node}"));
     let restarted = !learned.services.is_empty();
@@ -155,10 +168,17 @@ fn join(dataplane: &Arc<Dataplane>, tables: &mut Tables, own: usize) {
         pod_cidrs: pairs(&pod_cidrs(node)),
     });
     dataplane.set_nodes(&rows).unwrap();
-    let facts = numbered.map(|(node, number)| NodeFacts { name: format!("node{node}"), number, addresses: addresses(node) });
+    let facts = numbered.map(|(node, number)| NodeFacts {
+        name: format!("node{node}"),
+        number,
+        addresses: addresses(node),
+    });
     dataplane.apply(&tables.set_nodes(&facts, "", dataplane.now_ms())).unwrap();
-    let routes =
-        [0, 1].map(|node| NodeRoute { name: format!("node{node}"), addresses: addresses(node), pod_cidrs: pod_cidrs(node) });
+    let routes = [0, 1].map(|node| NodeRoute {
+        name: format!("node{node}"),
+        addresses: addresses(node),
+        pod_cidrs: pod_cidrs(node),
+    });
     NodeRoutes::open().unwrap().sync(&desired(&format!("node{own}"), &routes)).unwrap();
     let mut neighbours = Neighbours::open("eth0").unwrap();
     let mut watch = neighbours.watch().unwrap();
@@ -169,7 +189,7 @@ fn join(dataplane: &Arc<Dataplane>, tables: &mut Tables, own: usize) {
     let dataplane = Arc::clone(dataplane);
     std::thread::spawn(move || {
         loop {
-            for change in watch.next().unwrap() {
+            for change in watch.changes().unwrap() {
                 dataplane.set_neighbour(change.address, change.mac);
             }
         }
@@ -184,7 +204,7 @@ fn obey(
     runtime: &tokio::runtime::Runtime,
 ) -> Result<String, peer::Failure> {
     let (verb, rest) = order.split_once(' ').unwrap_or((order, ""));
-    let now = dataplane.now_ms();
+    let (begun, now) = (Instant::now(), dataplane.now_ms());
     let identity = |uid: &str| PodIdentity { uid: uid.into(), namespace: "default".into(), name: uid.into() };
     let diff = match verb {
         "pod" => {
@@ -201,8 +221,9 @@ fn obey(
         "service" => tables.service_applied(&serde_json::from_str(rest)?, now),
         "slice" => tables.slice_applied(&serde_json::from_str(rest)?, now),
         "start" => tables.start(now),
+        "collect" => return Ok(format!("{}", dataplane.collect_flows()?.entries)),
         _ => return Err(format!("unknown order {verb}").into()),
     };
     dataplane.apply(&diff)?;
-    Ok(String::new())
+    Ok(begun.elapsed().as_micros().to_string())
 }

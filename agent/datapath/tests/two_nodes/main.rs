@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 const ASKS: usize = 20;
 const VIP4: &str = "10.97.0.10";
 const VIP6: &str = "fd00:10:97::10";
+const VIPS: [&str; 2] = [VIP4, VIP6];
 const NODE_PORT: u16 = 30_080;
 
 /// Entry of the child processes: the test binary runs itself with a role in the environment.
@@ -48,7 +49,7 @@ fn service() -> Value {
 }
 
 /// A slice of one family with these endpoints: address and node.
-fn slice(family: &str, endpoints: &[(IpAddr, &str)]) -> Value {
+fn slice(family: &str, endpoints: &[(IpAddr, String)]) -> Value {
     let endpoints: Vec<Value> =
         endpoints.iter().map(|(address, node)| json!({"addresses": [address], "nodeName": node})).collect();
     json!({
@@ -57,17 +58,6 @@ fn slice(family: &str, endpoints: &[(IpAddr, &str)]) -> Value {
         "ports": [{"name": "tcp", "protocol": "TCP", "port": 8080}, {"name": "udp", "protocol": "UDP", "port": 8080}],
         "endpoints": endpoints
     })
-}
-
-/// Publishes these pods (address pair, node) as the endpoints, everywhere.
-fn publish(agents: &mut [&mut Agent], pods: &[(&[IpAddr], &str)]) {
-    for family in ["IPv4", "IPv6"] {
-        let of_family = |addresses: &[IpAddr]| *addresses.iter().find(|address| address.is_ipv4() == (family == "IPv4")).unwrap();
-        let endpoints: Vec<(IpAddr, &str)> = pods.iter().map(|(addresses, node)| (of_family(addresses), *node)).collect();
-        for agent in agents.iter_mut() {
-            agent.tell(&format!("slice {}", slice(family, &endpoints)));
-        }
-    }
 }
 
 /// Asks again and again; all answers must come, and from exactly these backends.
@@ -106,65 +96,140 @@ fn can_run() -> bool {
     true
 }
 
+/// Two nodes with a backend each, and a pod without service on the first.
+struct Cluster {
+    fabric: Fabric,
+    agents: [Option<Agent>; 2],
+    /// Namespaces of the backends and of the third pod.
+    pods: [String; 3],
+    /// Addresses of the backends.
+    backends: [Vec<IpAddr>; 2],
+    _servers: [Peer; 2],
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let fabric = Fabric::new();
+        let (mut one, mut two) = (Agent::start(&fabric, 0), Agent::start(&fabric, 1));
+        let pods = ["pa", "pb", "pc"].map(|name| fabric.namespace(name));
+        let backends = [one.add_pod("uid-a", &pods[0]), two.add_pod("uid-b", &pods[1])];
+        one.add_pod("uid-c", &pods[2]);
+        let servers =
+            [Peer::serve(&Place::outside(&pods[0]), "a"), Peer::serve(&Place::outside(&pods[1]), "b")];
+        for agent in [&mut one, &mut two] {
+            agent.tell(&format!("service {}", service()));
+        }
+        Self { fabric, agents: [Some(one), Some(two)], pods, backends, _servers: servers }
+    }
+
+    /// The third pod as a client whose sockets are served.
+    fn by_socket(&self) -> Place {
+        Place { namespace: self.pods[2].clone(), cgroup: Some(self.fabric.cgroup(0)) }
+    }
+
+    /// The third pod as a client of which only packets are seen.
+    fn by_packet(&self) -> Place {
+        Place::outside(&self.pods[2])
+    }
+
+    /// Publishes these backends as the endpoints, on every node whose agent lives.
+    fn publish(&mut self, endpoints: &[usize]) {
+        for family in ["IPv4", "IPv6"] {
+            let address = |backend: &usize| {
+                *self.backends[*backend]
+                    .iter()
+                    .find(|address| address.is_ipv4() == (family == "IPv4"))
+                    .unwrap()
+            };
+            let endpoints: Vec<(IpAddr, String)> =
+                endpoints.iter().map(|backend| (address(backend), format!("node{backend}"))).collect();
+            for agent in self.agents.iter_mut().flatten() {
+                let took = agent.tell(&format!("slice {}", slice(family, &endpoints)));
+                println!("slice to tables: {took} us");
+            }
+        }
+    }
+
+    fn node_addresses(&self, node: usize) -> [String; 2] {
+        [self.fabric.address4(node), self.fabric.address6(node)]
+    }
+}
+
 #[test]
 fn services_answer_on_every_way_and_survive_their_loader() {
     if !can_run() {
         return;
     }
-    let fabric = Fabric::new();
-    let (mut one, mut two) = (Agent::start(&fabric, 0), Agent::start(&fabric, 1));
-    let (pod_a, pod_b, pod_c) = (fabric.namespace("pa"), fabric.namespace("pb"), fabric.namespace("pc"));
-    let a = one.add_pod("uid-a", &pod_a);
-    let b = two.add_pod("uid-b", &pod_b);
-    one.add_pod("uid-c", &pod_c);
-    let _servers = [Peer::serve(&Place::outside(&pod_a), "a"), Peer::serve(&Place::outside(&pod_b), "b")];
-    for agent in [&mut one, &mut two] {
-        agent.tell(&format!("service {}", service()));
-    }
-
-    let pod_by_socket = Place { namespace: pod_c.clone(), cgroup: Some(fabric.cgroup(0)) };
-    let pod_by_packet = Place::outside(&pod_c);
-    let host = Place { namespace: fabric.node(0).to_owned(), cgroup: Some(fabric.cgroup(0)) };
-    let outside = Place::outside(fabric.client());
-
-    let refused = ask(&pod_by_socket, "tcp", VIP4, 80).unwrap_err();
+    let mut cluster = Cluster::start();
+    let refused = ask(&cluster.by_socket(), "tcp", VIP4, 80).unwrap_err();
     assert!(refused.contains("refused"), "no endpoints: {refused}");
+    cluster.publish(&[0, 1]);
+    pods_reach_pods(&cluster);
+    clients_inside_reach_services(&cluster);
+    clients_outside_reach_node_ports(&cluster);
+    cluster.publish(&[0]);
+    check_both("a pod to itself by clusterIP", &Place::outside(&cluster.pods[0]), VIPS, 80, &["a"]);
+    cluster.publish(&[0, 1]);
+    a_dead_loader_is_not_missed(&mut cluster);
+}
 
-    publish(&mut [&mut one, &mut two], &[(&a, "node0"), (&b, "node1")]);
-    check_both("pod to the pod on its node", &pod_by_packet, [&a[0].to_string(), &a[1].to_string()], 8080, &["a"]);
-    check_both("pod to the pod on the other node", &pod_by_packet, [&b[0].to_string(), &b[1].to_string()], 8080, &["b"]);
-    check_both("pod to clusterIP at the socket", &pod_by_socket, [VIP4, VIP6], 80, &["a", "b"]);
-    let answer = ask(&pod_by_socket, "tcp", VIP4, 80).unwrap();
-    assert_eq!(answer.peer, format!("{VIP4}:80"), "getpeername gives the service address");
-    check_both("pod to clusterIP on packets", &pod_by_packet, [VIP4, VIP6], 80, &["a", "b"]);
-    check_both("host to clusterIP", &host, [VIP4, VIP6], 80, &["a", "b"]);
-    check_both("host to its node port", &host, [&fabric.address4(0), &fabric.address6(0)], NODE_PORT, &["a", "b"]);
-    check_both("host to the node port on loopback", &host, ["127.0.0.1", "::1"], NODE_PORT, &["a", "b"]);
-    for node in [0, 1] {
-        let addresses = [&*fabric.address4(node), &*fabric.address6(node)];
-        check_both("outside to the node port", &outside, addresses, NODE_PORT, &["a", "b"]);
+fn pods_reach_pods(cluster: &Cluster) {
+    for (backend, name, what) in
+        [(0, "a", "pod to the pod on its node"), (1, "b", "pod to the pod on the other node")]
+    {
+        let addresses = cluster.backends[backend].iter().map(IpAddr::to_string).collect::<Vec<_>>();
+        check_both(what, &cluster.by_packet(), [&addresses[0], &addresses[1]], 8080, &[name]);
     }
+}
 
-    publish(&mut [&mut one, &mut two], &[(&a, "node0")]);
-    check_both("a pod to itself by clusterIP", &Place::outside(&pod_a), [VIP4, VIP6], 80, &["a"]);
-    publish(&mut [&mut one, &mut two], &[(&a, "node0"), (&b, "node1")]);
+fn clients_inside_reach_services(cluster: &Cluster) {
+    let host = Place { namespace: cluster.fabric.node(0), cgroup: Some(cluster.fabric.cgroup(0)) };
+    check_both("pod to clusterIP at the socket", &cluster.by_socket(), VIPS, 80, &["a", "b"]);
+    let answer = ask(&cluster.by_socket(), "tcp", VIP4, 80).unwrap();
+    assert_eq!(answer.peer, format!("{VIP4}:80"), "getpeername gives the service address");
+    check_both("pod to clusterIP on packets", &cluster.by_packet(), VIPS, 80, &["a", "b"]);
+    check_both("host to clusterIP", &host, VIPS, 80, &["a", "b"]);
+    let [four, six] = cluster.node_addresses(0);
+    check_both("host to its node port", &host, [&four, &six], NODE_PORT, &["a", "b"]);
+    check_both("host to the node port on loopback", &host, ["127.0.0.1", "::1"], NODE_PORT, &["a", "b"]);
+    let [four, six] = cluster.node_addresses(1);
+    check_both("pod to the other node's port", &cluster.by_socket(), [&four, &six], NODE_PORT, &["a", "b"]);
+}
 
-    let mut held: Vec<Peer> = [(&pod_by_socket, VIP4, 80), (&pod_by_packet, VIP6, 80), (&outside, &*fabric.address4(0), NODE_PORT)]
-        .into_iter()
-        .map(|(place, address, port)| Peer::hold(place, address, port))
-        .collect();
-    one.kill();
+fn clients_outside_reach_node_ports(cluster: &Cluster) {
+    for node in [0, 1] {
+        let [four, six] = cluster.node_addresses(node);
+        let outside = Place::outside(cluster.fabric.client());
+        check_both("outside to the node port", &outside, [&four, &six], NODE_PORT, &["a", "b"]);
+    }
+}
+
+fn a_dead_loader_is_not_missed(cluster: &mut Cluster) {
+    let outside = Place::outside(cluster.fabric.client());
+    let [four, six] = cluster.node_addresses(0);
+    let held = [
+        (cluster.by_socket(), VIP4, 80),
+        (cluster.by_packet(), VIP6, 80),
+        (outside.clone(), &*four, NODE_PORT),
+    ];
+    let mut held = held.map(|(place, address, port)| Peer::hold(&place, address, port));
+    cluster.agents[0].take().unwrap().kill();
     held.iter_mut().for_each(|peer| peer.echo("while the agent is dead"));
-    check_both("new connections while the agent is dead", &pod_by_packet, [VIP4, VIP6], 80, &["a", "b"]);
-    check_both("new node port connections while the agent is dead", &outside, [&fabric.address4(0), &fabric.address6(0)], NODE_PORT, &["a", "b"]);
+    check_both("new connections while the agent is dead", &cluster.by_packet(), VIPS, 80, &["a", "b"]);
+    check_both("new connections while the agent is dead", &outside, [&four, &six], NODE_PORT, &["a", "b"]);
 
-    let mut one = Agent::start(&fabric, 0);
+    let mut one = Agent::start(&cluster.fabric, 0);
     held.iter_mut().for_each(|peer| peer.echo("before the new agent knows anything"));
     one.tell("recover uid-a uid-c");
     one.tell(&format!("service {}", service()));
-    publish(&mut [&mut one], &[(&a, "node0"), (&b, "node1")]);
+    cluster.agents[0] = Some(one);
+    cluster.publish(&[0, 1]);
+    let one = cluster.agents[0].as_mut().unwrap();
     one.tell("start");
     held.iter_mut().for_each(|peer| peer.echo("after the new agent has taken over"));
-    check_both("after the restart", &pod_by_socket, [VIP4, VIP6], 80, &["a", "b"]);
-    check_both("after the restart", &outside, [&fabric.address4(0), &fabric.address6(0)], NODE_PORT, &["a", "b"]);
+    let flows: usize = one.tell("collect").parse().unwrap();
+    assert!(flows > 0, "connections balanced on packets are in the flow table");
+    held.iter_mut().for_each(|peer| peer.echo("after idle flows were looked for"));
+    check_both("after the restart", &cluster.by_socket(), VIPS, 80, &["a", "b"]);
+    check_both("after the restart", &outside, [&four, &six], NODE_PORT, &["a", "b"]);
 }

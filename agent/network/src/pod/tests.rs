@@ -102,7 +102,8 @@ fn in_node<T: Send>(node: &Namespace, work: impl AsyncFnOnce() -> T + Send) -> T
 }
 
 fn network(state: &Path, wiring: Arc<dyn Wiring>) -> PodNetwork {
-    let network = PodNetwork::new(Config { state_dir: state.to_owned(), uplink: "eth0".into() }, wiring).unwrap();
+    let network =
+        PodNetwork::new(Config { state_dir: state.to_owned(), uplink: "eth0".into() }, wiring).unwrap();
     network.set_pod_cidrs(&["10.246.0.0/24".parse().unwrap(), "fd00:10:246::/64".parse().unwrap()]).unwrap();
     network
 }
@@ -120,7 +121,9 @@ fn a_pod_reaches_its_node_and_another_pod_in_both_families() {
         network.setup(&identity("uid-b"), &b.path()).await.unwrap();
         first
     });
-    for (target, address) in [(&host, "172.31.88.2"), (&b, "10.246.0.3"), (&host, "fd31:88::2"), (&b, "fd00:10:246::3")] {
+    for (target, address) in
+        [(&host, "172.31.88.2"), (&b, "10.246.0.3"), (&host, "fd31:88::2"), (&b, "fd00:10:246::3")]
+    {
         send(&a, target, address).unwrap_or_else(|error| panic!("{address}: {error}"));
     }
     for address in first.addresses {
@@ -128,7 +131,10 @@ fn a_pod_reaches_its_node_and_another_pod_in_both_families() {
     }
     assert!(a.output("ip link show eth0").contains("mtu 1400"), "the uplink's MTU");
     send(&a, &b, "10.246.0.99").unwrap_err();
-    assert!(host.output("ip route").contains("unreachable 10.246.0.0/24"), "packets to unused addresses end here");
+    assert!(
+        host.output("ip route").contains("unreachable 10.246.0.0/24"),
+        "packets to unused addresses end here"
+    );
 }
 
 #[test]
@@ -152,7 +158,12 @@ fn setup_again_changes_nothing_and_teardown_frees_everything() {
     assert_eq!(std::fs::read_dir(state.path().join("addresses")).unwrap().count(), 0);
     drop(pod);
     let gone = || !host.output("ip -o link").contains(HOST_PREFIX);
-    let waited = (0..200).any(|_| gone() || { std::thread::sleep(std::time::Duration::from_millis(10)); false });
+    let waited = (0..200).any(|_| {
+        gone() || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            false
+        }
+    });
     assert!(waited, "the veth goes with the pod's namespace");
 }
 
@@ -186,10 +197,18 @@ fn routes_to_other_nodes_follow_and_foreign_routes_stay() {
     }
     let host = node("routes");
     host.output("ip route add 10.99.0.0/24 via 172.31.88.9");
-    let desired = |pairs: &[(&str, &str)]| pairs.iter().map(|(cidr, via)| (cidr.parse().unwrap(), via.parse().unwrap())).collect();
+    let desired = |pairs: &[(&str, &str)]| {
+        pairs.iter().map(|(cidr, via)| (cidr.parse().unwrap(), via.parse().unwrap())).collect()
+    };
     let namespace = Netns::open(&host.path()).unwrap();
-    let sync = |pairs: &[(&str, &str)]| namespace.run(|| routes::NodeRoutes::open().unwrap().sync(&desired(pairs)).unwrap()).unwrap();
-    sync(&[("10.246.1.0/24", "172.31.88.3"), ("10.246.2.0/24", "172.31.88.4"), ("fd00:10:246:1::/64", "fd31:88::3")]);
+    let sync = |pairs: &[(&str, &str)]| {
+        namespace.run(|| routes::NodeRoutes::open().unwrap().sync(&desired(pairs)).unwrap()).unwrap();
+    };
+    sync(&[
+        ("10.246.1.0/24", "172.31.88.3"),
+        ("10.246.2.0/24", "172.31.88.4"),
+        ("fd00:10:246:1::/64", "fd31:88::3"),
+    ]);
     sync(&[("10.246.1.0/24", "172.31.88.5"), ("fd00:10:246:1::/64", "fd31:88::3")]);
     let four = host.output("ip route");
     assert!(four.contains("10.246.1.0/24 via 172.31.88.5"), "{four}");
@@ -212,7 +231,7 @@ fn neighbours_are_resolved_and_kept_without_being_used() {
         let mut watch = neighbours.watch().unwrap();
         neighbours.manage(&["172.31.88.3".parse().unwrap()]).unwrap();
         loop {
-            let found = watch.next().unwrap().into_iter().find_map(|neighbour| neighbour.mac);
+            let found = watch.changes().unwrap().into_iter().find_map(|neighbour| neighbour.mac);
             if let Some(mac) = found.or_else(|| neighbours.known().unwrap().into_values().next()) {
                 break mac;
             }

@@ -30,7 +30,8 @@ fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, row: Option<V>) {
 impl Model {
     /// Applies in the order of the publication rule.
     fn apply(&mut self, diff: Diff) {
-        let (written, removed): (Vec<_>, Vec<_>) = diff.backends.into_iter().partition(|(_, _, row)| row.is_some());
+        let (written, removed): (Vec<_>, Vec<_>) =
+            diff.backends.into_iter().partition(|(_, _, row)| row.is_some());
         for (family, index, row) in written {
             set(&mut self.backends, (family, index), row);
         }
@@ -192,8 +193,14 @@ fn endpoints_of_several_slices_and_target_ports_are_joined() {
     let mut fixture = Fixture::started();
     fixture.service("a", cluster_ip("10.96.0.10"));
     fixture.slice("a-1", "a", json!([{"addresses": ["10.244.0.5"], "conditions": {"ready": false}}]));
-    fixture.slice("a-2", "a", json!([{"addresses": ["10.244.0.5"]}, {"addresses": ["172.30.0.12"], "nodeName": "there"}]));
-    let diff = fixture.tables.slice_applied(&slice("a-3", "a", "IPv4", 9090, json!([{"addresses": ["10.244.0.5"]}])), 0);
+    fixture.slice(
+        "a-2",
+        "a",
+        json!([{"addresses": ["10.244.0.5"]}, {"addresses": ["172.30.0.12"], "nodeName": "there"}]),
+    );
+    let diff = fixture
+        .tables
+        .slice_applied(&slice("a-3", "a", "IPv4", 9090, json!([{"addresses": ["10.244.0.5"]}])), 0);
     fixture.take(diff);
     fixture.check(expect![[r#"
         10.96.0.10:80/TCP -> [10.244.0.5:8080 10.244.0.5:9090 172.30.0.12:8080(host)]
@@ -212,7 +219,10 @@ fn local_policies_have_their_own_set() {
     fixture.service("a", json!({
         "type": "NodePort", "clusterIP": "10.96.0.10", "externalTrafficPolicy": "Local", "ports": [{"port": 80, "nodePort": 30080}]
     }));
-    fixture.service("b", json!({"clusterIP": "10.96.0.11", "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}));
+    fixture.service(
+        "b",
+        json!({"clusterIP": "10.96.0.11", "internalTrafficPolicy": "Local", "ports": [{"port": 80}]}),
+    );
     fixture.slice("b-1", "b", json!([{"addresses": ["10.244.1.6"], "nodeName": "there"}]));
     fixture.check(expect![[r#"
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)]
@@ -235,7 +245,11 @@ fn a_service_without_endpoints_keeps_its_frontends_and_deletion_removes_every_ro
     "#]]);
     let diff = fixture.tables.service_deleted(&ObjectKey::new("ns", "a"), 0);
     fixture.take(diff);
-    assert!(fixture.model.backends.is_empty() && fixture.model.services.is_empty() && fixture.model.frontends.is_empty());
+    assert!(
+        fixture.model.backends.is_empty()
+            && fixture.model.services.is_empty()
+            && fixture.model.frontends.is_empty()
+    );
     fixture.service("a", cluster_ip("10.96.0.12"));
     fixture.check(expect![[r#"
         10.96.0.12:80/TCP -> [10.244.0.5:8080(terminating)]
@@ -247,7 +261,8 @@ fn numbers_stay_while_addresses_and_ports_change() {
     let mut fixture = Fixture::started();
     fixture.service("a", json!({"clusterIP": "10.96.0.10", "ports": [{"port": 80, "nodePort": 30080}]}));
     fixture.slice("a-1", "a", two_endpoints());
-    let (id, backends) = (fixture.model.frontends.values().next().unwrap().service, fixture.model.backends.clone());
+    let (id, backends) =
+        (fixture.model.frontends.values().next().unwrap().service, fixture.model.backends.clone());
     fixture.service("a", json!({"clusterIP": "10.96.0.10", "ports": [{"port": 81, "nodePort": 30081}]}));
     assert!(fixture.model.frontends.values().all(|frontend| frontend.service == id));
     assert_eq!(fixture.model.backends, backends);
@@ -263,7 +278,8 @@ fn labels_that_hand_a_service_to_another_proxy_take_it_out_and_back() {
     fixture.service("a", cluster_ip("10.96.0.10"));
     fixture.slice("a-1", "a", two_endpoints());
     let mut labelled = service("a", cluster_ip("10.96.0.10"));
-    labelled.metadata.labels = Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
+    labelled.metadata.labels =
+        Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
     let diff = fixture.tables.service_applied(&labelled, 0);
     fixture.take(diff);
     fixture.check(expect![[r#"
@@ -346,13 +362,21 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
     };
     let learned = Learned {
         frontends: model.frontends.iter().map(|(key, frontend)| (*key, frontend.service)).collect(),
-        services: model.services.iter().map(|(id, row)| LearnedService { id: *id, backends: members(row) }).collect(),
+        services: model
+            .services
+            .iter()
+            .map(|(id, row)| LearnedService { id: *id, backends: members(row) })
+            .collect(),
     };
 
     let mut after = Fixture::new();
     after.tables.adopt(learned);
     after.service("b", json!({"clusterIP": "10.96.0.11", "ports": [{"port": 80, "nodePort": 30080}]}));
-    after.slice("b-1", "b", json!([{"addresses": ["10.244.1.6"], "nodeName": "there"}, {"addresses": ["10.244.1.9"]}]));
+    after.slice(
+        "b-1",
+        "b",
+        json!([{"addresses": ["10.244.1.6"], "nodeName": "there"}, {"addresses": ["10.244.1.9"]}]),
+    );
     after.service("c", cluster_ip("10.96.0.12"));
     after.slice("c-1", "c", two_endpoints());
     after.service("d", cluster_ip("10.96.0.13"));
@@ -367,7 +391,11 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
     after.take(diff);
     assert_eq!((frontend(&after.model, "10.96.0.11"), frontend(&after.model, "10.96.0.12")), (b, c));
     assert_eq!(after.model.services[&c.unwrap()], rows_c);
-    assert_eq!(after.model.services[&b.unwrap()].cluster[0], rows_b.cluster[1], "the endpoint that stayed keeps its index");
+    assert_eq!(
+        after.model.services[&b.unwrap()].cluster[0],
+        rows_b.cluster[1],
+        "the endpoint that stayed keeps its index"
+    );
     assert_eq!(after.model.backends.len(), 4);
     assert_eq!(after.model.services.len(), 3);
     after.check(expect![[r#"
@@ -380,11 +408,18 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
 
 #[test]
 fn rows_that_a_crash_left_without_a_service_are_removed() {
-    let key = |port| FrontendKey { address: FrontendAddress::Exact("10.96.0.10".parse().unwrap()), port, protocol: crate::Protocol::Tcp };
+    let key = |port| FrontendKey {
+        address: FrontendAddress::Exact("10.96.0.10".parse().unwrap()),
+        port,
+        protocol: crate::Protocol::Tcp,
+    };
     let mut fixture = Fixture::new();
     fixture.tables.adopt(Learned {
         frontends: vec![(key(80), 3), (key(81), 3)],
-        services: vec![LearnedService { id: 3, backends: Vec::new() }, LearnedService { id: 7, backends: Vec::new() }],
+        services: vec![
+            LearnedService { id: 3, backends: Vec::new() },
+            LearnedService { id: 7, backends: Vec::new() },
+        ],
     });
     for (port, id) in [(80, 3), (81, 3)] {
         fixture.model.frontends.insert(key(port), Frontend { service: id, external: false });
