@@ -168,7 +168,7 @@ sizes! { FlowKey4 = 16, FlowKey6 = 40, FlowState = 56, Flow4 = 64, Flow6 = 104 }
 /// Both entries of a pair are judged together: pass the union of their TCP bits and the later `last_seen`.
 pub const fn idle_ticks(proto: Proto, tcp: u8) -> u32 {
     const fn ticks(seconds: u64) -> u32 {
-        (seconds * 1_000_000_000 >> TICK_SHIFT) as u32
+        ((seconds * 1_000_000_000) >> TICK_SHIFT) as u32
     }
     match proto {
         Proto::TCP if tcp & tcp_bits::RST != 0 => ticks(10),

@@ -28,8 +28,6 @@ pub enum Reason {
     HopLimit,
     /// A slot names a backend that does not exist: a publication went wrong.
     BackendMissing,
-    /// The kernel refused to resize or rewrite the packet.
-    Rewrite,
 }
 
 impl Reason {
@@ -37,7 +35,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All reasons, by number.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::Malformed,
         Self::Spoofed,
         Self::NoEndpoint,
@@ -50,7 +48,6 @@ impl Reason {
         Self::FragmentUnknown,
         Self::HopLimit,
         Self::BackendMissing,
-        Self::Rewrite,
     ];
 
     /// The reason with this number; [`Reason::Malformed`] if there is none.
@@ -68,7 +65,6 @@ impl Reason {
             9 => Self::FragmentUnknown,
             10 => Self::HopLimit,
             11 => Self::BackendMissing,
-            12 => Self::Rewrite,
             _ => Self::Malformed,
         }
     }
@@ -88,7 +84,6 @@ impl Reason {
             Self::FragmentUnknown => "fragment-unknown",
             Self::HopLimit => "hop-limit",
             Self::BackendMissing => "backend-missing",
-            Self::Rewrite => "rewrite",
         }
     }
 }

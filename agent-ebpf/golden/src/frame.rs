@@ -181,7 +181,7 @@ impl Spec {
         let words: u8 = if self.options { 6 } else { 5 };
         let len = u16::from(words) * 4 + body as u16;
         let (id, field) = match self.fragment {
-            Some((id, offset, more)) => (id, offset / 8 | if more { 0x2000 } else { 0 }),
+            Some((id, offset, more)) => (id, (offset / 8) | if more { 0x2000 } else { 0 }),
             None => (0, 0x4000),
         };
         let mut header = vec![0x40 | words, 0];
@@ -202,7 +202,7 @@ impl Spec {
         let mut next = proto;
         if let Some((id, offset, more)) = self.fragment {
             extensions = vec![next, 0];
-            extensions.extend((offset & !7 | u16::from(more)).to_be_bytes());
+            extensions.extend(((offset & !7) | u16::from(more)).to_be_bytes());
             // The identification is compared as the field lies in the packet; IPv4's has 16 bits.
             extensions.extend(u32::from(id).to_be_bytes());
             next = 44;
@@ -237,6 +237,20 @@ fn fold(mut sum: u64) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     sum as u16
+}
+
+/// Whether the IP header's and the transport's checksums of an untagged TCP or UDP packet without extension headers are
+/// what a full computation gives.
+pub fn checksums_are_right(frame: &[u8]) -> bool {
+    let ip = &frame[14..];
+    let (header, addresses, proto) = match ip[0] >> 4 {
+        4 => (usize::from(ip[0] & 15) * 4, &ip[12..20], ip[9]),
+        _ => (40, &ip[8..40], ip[6]),
+    };
+    let body = &ip[header..];
+    let pseudo = sum(addresses) + u64::from(proto) + body.len() as u64;
+    let header_right = ip[0] >> 4 != 4 || fold(sum(&ip[..header])) == u16::MAX;
+    header_right && fold(pseudo + sum(body)) == u16::MAX
 }
 
 /// A packet on the host, as the stages see it.

@@ -63,9 +63,16 @@ impl Memory {
         }
     }
 
-    /// Number of entries of a map.
-    pub fn len(&self, map: &'static str) -> usize {
-        self.maps.borrow().get(map).map_or(0, HashMap::len)
+    /// Keeps the entries of a map for which `keep(key, value)` holds: what eviction or the agent would do.
+    pub fn retain(&self, map: &'static str, keep: impl Fn(&[u8], &[u8]) -> bool) {
+        if let Some(map) = self.maps.borrow_mut().get_mut(map) {
+            map.retain(|key, value| keep(key, value));
+        }
+    }
+
+    /// All entries of a map.
+    pub fn entries(&self, map: &'static str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.maps.borrow().get(map).into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()
     }
 
     fn write(&self, map: &'static str, key: &[u8], value: &[u8]) {

@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
     thread,
+    time::Duration,
 };
 
 use abi::{
@@ -141,7 +142,7 @@ impl Kernel {
         Self { ebpf }
     }
 
-    fn run(&mut self, hook: Hook, packet: &[u8]) -> (Kind, Vec<u8>) {
+    fn run(&mut self, hook: Hook, packet: &[u8]) -> (Kind, Vec<u8>, Duration) {
         let mut out = vec![0; 4096];
         // `struct __sk_buff`: the interface's index is its eleventh word.
         let mut skb = [0_u32; 48];
@@ -177,7 +178,7 @@ impl Kernel {
             (_, code) => panic!("{name} returned {code}"),
         };
         out.truncate(result.data_size_out as usize);
-        (kind, out)
+        (kind, out, result.duration)
     }
 
     fn drops(&self, reason: Reason) -> u64 {
@@ -201,7 +202,7 @@ impl Kernel {
                 Step::In(spec) => {
                     went_in = if six { spec.to_v6() } else { (**spec).clone() }.build(&[]);
                     let before = Reason::ALL.map(|reason| self.drops(reason));
-                    let (kind, bytes) = self.run(hook, &went_in);
+                    let (kind, bytes, _) = self.run(hook, &went_in);
                     came_out = Some((kind, bytes, before));
                 }
                 Step::Out(verdict, spec) => {
@@ -275,6 +276,95 @@ fn every_program_loads_with_every_feature_set() {
                     _ => <&mut SchedClassifier>::try_from(handle).unwrap().load(),
                 };
                 loaded.unwrap_or_else(|e| panic!("{} with features {bits:#b}: {e:?}", program.name));
+            }
+        }
+    });
+}
+
+/// Not a benchmark of the product (that is `perf`): what one run of a program takes on warm tables, the kernel's timer (20 to
+/// 30 ns) included, so that a change of the stages shows. `cargo test -p golden --test kernel -- --ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn time_of_a_run() {
+    let rows: [(&str, Hook, &str, &[&str]); 7] = [
+        (
+            "xdp, not ours",
+            Hook::Xdp,
+            "node:30080/tcp -> 10.244.2.9:8080",
+            &["client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:45000 A +50"],
+        ),
+        (
+            "xdp, node port to a remote backend, known flow",
+            Hook::Xdp,
+            "node:30080/tcp -> 10.244.2.9:8080",
+            &[
+                "client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S",
+                "node2>uplink 64 tcp 10.244.2.9:8080>172.30.0.11:1024 SA",
+                "client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 A +50",
+            ],
+        ),
+        (
+            "xdp, reply of a remote backend",
+            Hook::Xdp,
+            "node:30080/tcp -> 10.244.2.9:8080",
+            &[
+                "client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S",
+                "node2>uplink 64 tcp 10.244.2.9:8080>172.30.0.11:1024 SA",
+            ],
+        ),
+        (
+            "tcx, pod to pod on the node",
+            Hook::PodIn(5),
+            "node:30080/tcp -> 10.244.2.9:8080",
+            &["pod5>host5 64 tcp 10.244.1.5:40000>10.244.1.6:80 A +50"],
+        ),
+        (
+            "tcx, pod to pod of another node",
+            Hook::PodIn(5),
+            "node:30080/tcp -> 10.244.2.9:8080",
+            &["pod5>host5 64 tcp 10.244.1.5:40000>10.244.2.9:80 A +50"],
+        ),
+        (
+            "tcx, from another node to a pod",
+            Hook::UpIn,
+            "node:30080/tcp -> 10.244.2.9:8080",
+            &["node2>uplink 64 tcp 10.244.2.9:80>10.244.1.5:40000 A +50"],
+        ),
+        (
+            "tcx, cluster IP, flow not yet answered",
+            Hook::PodIn(5),
+            "10.96.0.10:80/tcp -> 10.244.1.6:8080",
+            &[
+                "pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 S",
+                "pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 A +50",
+            ],
+        ),
+    ];
+    in_namespace(move |path| {
+        for six in [false, true] {
+            for (name, hook, service, packets) in rows {
+                let mut kernel = Kernel::new(&path);
+                world::furnish(&mut kernel);
+                Objects::default().service(service, six, &mut kernel).unwrap();
+                let build = |line: &str| {
+                    let spec = golden::frame::Spec::parse(line).unwrap();
+                    if six { spec.to_v6() } else { spec }.build(&[])
+                };
+                let mut times = Vec::new();
+                for line in packets {
+                    let packet = build(line);
+                    times.clear();
+                    for _ in 0..20_000 {
+                        times.push(kernel.run(hook, &packet).2.as_nanos());
+                    }
+                }
+                times.sort_unstable();
+                println!(
+                    "IPv{} {name}: {} ns (median of {})",
+                    if six { 6 } else { 4 },
+                    times[times.len() / 2],
+                    times.len()
+                );
             }
         }
     });

@@ -144,7 +144,11 @@ pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Res
     }
     let mut sport = first_port::<F, T>(tables, &scratch.opening);
     for attempt in 0..ATTEMPTS {
-        match claim::<F, T>(tables, scratch, sport) {
+        let mut claimed = claim::<F, T>(tables, scratch, sport);
+        if claimed == Err(Refused::Exists) {
+            claimed = retake::<F, T>(tables, scratch);
+        }
+        match claimed {
             Ok(()) => return forward::<F, T>(tables, scratch, sport),
             Err(Refused::Exists) => sport = next_port::<F, T>(tables, &scratch.opening, attempt),
             Err(Refused::Full) => return Err(Reason::FlowTableFull),
@@ -173,11 +177,34 @@ fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Po
     let Scratch { key, opening, reverse, .. } = scratch;
     let from = opening.translated(sport).reversed();
     *key = F::flow_key(&from);
+    fill::<F, T>(tables, reverse, opening, &from, &opening.client.reversed(), KIND_REVERSE);
     if tables.flow(FlowTable::Established, key).is_some() {
         return Err(Refused::Exists);
     }
-    fill::<F, T>(tables, reverse, opening, &from, &opening.client.reversed(), KIND_REVERSE);
     tables.insert_flow(FlowTable::Embryonic, key, reverse, Insert::New)
+}
+
+/// After [`claim`] found the key taken: an entry that the same connection has left (its forward half was evicted) is taken
+/// over.
+#[inline(never)]
+fn retake<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Refused> {
+    let Scratch { key, opening, flow, reverse, .. } = scratch;
+    for table in [FlowTable::Established, FlowTable::Embryonic] {
+        let Some(entry) = tables.flow(table, key) else { continue };
+        entry.copy_to(flow);
+        if !is_reply_to::<F>(flow, &opening.client) {
+            return Err(Refused::Exists);
+        }
+        tables.delete_flow(table, key);
+    }
+    tables.insert_flow(FlowTable::Embryonic, key, reverse, Insert::Replace)
+}
+
+/// Whether a reverse entry leads back to this client's connection.
+#[inline(always)]
+fn is_reply_to<F: Family>(reverse: &F::Flow, client: &Tuple<F::Addr>) -> bool {
+    let (src, dst, state) = F::flow_parts(reverse);
+    src == client.dst && dst == client.src && state.sport == client.dport && state.dport == client.sport
 }
 
 /// The second half of a pair. The key of the first is still in the scratch room.
@@ -222,7 +249,7 @@ fn next_port<F: Family, T: Tables<F>>(tables: T, opening: &Opening<F>, attempt: 
     };
     // Multiply-shift maps 16 bits onto the range; the rotor's steps are spread by an odd factor first.
     let spread = draw.wrapping_mul(0x9e37) & 0xffff;
-    Port::from_host((first + (spread * ports >> 16)) as u16)
+    Port::from_host((first + ((spread * ports) >> 16)) as u16)
 }
 
 /// Writes one direction's entry: packets that arrive as `from` leave as `to`.
