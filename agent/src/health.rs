@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,8 +16,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// Upper bounds of the sync histogram, seconds.
-const BUCKETS: [f64; 12] = [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 1.0, 10.0];
+/// Upper bounds of the histograms, seconds.
+const BUCKETS: [f64; 16] =
+    [0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// What the data plane has done, for those who ask.
 #[derive(Default)]
@@ -29,15 +30,46 @@ pub struct Progress {
     endpoint_changes: AtomicU64,
     flows: AtomicU64,
     flows_deleted: AtomicU64,
-    syncs: Mutex<Syncs>,
+    last: Mutex<Option<jiff::Timestamp>>,
+    syncs: Histogram,
+    programming: Histogram,
 }
 
+/// How often something took how long.
+#[derive(Default)]
+struct Histogram(Mutex<Counts>);
+
 #[derive(Default, Clone, Copy)]
-struct Syncs {
+struct Counts {
     buckets: [u64; BUCKETS.len()],
     count: u64,
     sum_s: f64,
-    last: Option<jiff::Timestamp>,
+}
+
+impl Histogram {
+    fn observe(&self, seconds: f64) {
+        let mut counts = lock(&self.0);
+        for (count, bound) in counts.buckets.iter_mut().zip(BUCKETS) {
+            *count += u64::from(seconds <= bound);
+        }
+        counts.count += 1;
+        counts.sum_s += seconds;
+    }
+
+    fn write(&self, text: &mut String, name: &str, help: &str) {
+        let counts = *lock(&self.0);
+        head(text, name, "histogram", help);
+        for (count, bound) in counts.buckets.iter().zip(BUCKETS) {
+            line(text, &format!("{name}_bucket{{le=\"{bound}\"}}"), count);
+        }
+        line(text, &format!("{name}_bucket{{le=\"+Inf\"}}"), counts.count);
+        line(text, &format!("{name}_sum"), counts.sum_s);
+        line(text, &format!("{name}_count"), counts.count);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Progress {
@@ -64,14 +96,14 @@ impl Progress {
     /// A difference was written, this long after its event arrived.
     pub fn applied(&self, took: Duration) {
         self.failing.store(false, Ordering::Relaxed);
-        let mut syncs = self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
-        let seconds = took.as_secs_f64();
-        for (count, bound) in syncs.buckets.iter_mut().zip(BUCKETS) {
-            *count += u64::from(seconds <= bound);
-        }
-        syncs.count += 1;
-        syncs.sum_s += seconds;
-        syncs.last = Some(jiff::Timestamp::now());
+        self.syncs.observe(took.as_secs_f64());
+        *lock(&self.last) = Some(jiff::Timestamp::now());
+    }
+
+    /// A change of endpoints that happened at `trigger`, by the clock of whoever saw it first, is in the tables.
+    pub fn programmed(&self, trigger: jiff::Timestamp) {
+        let took = jiff::Timestamp::now().duration_since(trigger);
+        self.programming.observe(took.as_secs_f64().max(0.0));
     }
 
     /// Whether the tables agree with the API.
@@ -95,27 +127,25 @@ impl Progress {
     }
 
     fn health(&self, with_node: bool) -> (StatusCode, String) {
-        let syncs = *self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
         let now = jiff::Timestamp::now();
         let eligible = !self.leaving.load(Ordering::Relaxed);
         let healthy = self.live() && (eligible || !with_node);
-        let updated = syncs.last.unwrap_or(now);
+        let updated = lock(&self.last).unwrap_or(now);
         let body = serde_json::json!({"lastUpdated": updated.to_string(), "currentTime": now.to_string(), "nodeEligible": eligible});
         (if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, body.to_string())
     }
 
     fn metrics(&self, dataplane: &Dataplane) -> String {
-        let syncs = *self.syncs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut text = String::new();
-        let name = "kubeproxy_sync_proxy_rules_duration_seconds";
-        head(&mut text, name, "histogram", "From an event's arrival to its being in the tables.");
-        for (count, bound) in syncs.buckets.iter().zip(BUCKETS) {
-            line(&mut text, &format!("{name}_bucket{{le=\"{bound}\"}}"), count);
-        }
-        line(&mut text, &format!("{name}_bucket{{le=\"+Inf\"}}"), syncs.count);
-        line(&mut text, &format!("{name}_sum"), syncs.sum_s);
-        line(&mut text, &format!("{name}_count"), syncs.count);
-        let last = syncs.last.map_or(0.0, |last| last.as_millisecond() as f64 / 1000.0);
+        let syncs = "kubeproxy_sync_proxy_rules_duration_seconds";
+        self.syncs.write(&mut text, syncs, "From an event's arrival to its being in the tables.");
+        let programming = "kubeproxy_network_programming_duration_seconds";
+        self.programming.write(
+            &mut text,
+            programming,
+            "From a change of a pod or service to its being in the tables.",
+        );
+        let last = lock(&self.last).map_or(0.0, |last| last.as_millisecond() as f64 / 1000.0);
         for (name, kind, help, value) in [
             (
                 "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
@@ -151,23 +181,27 @@ impl Progress {
             head(&mut text, name, kind, help);
             line(&mut text, name, value);
         }
-        let (frontends, pods, addresses, ranges) = dataplane.counts();
-        head(&mut text, "beeline_table_rows", "gauge", "Rows in the data plane's tables.");
-        for (table, rows) in
-            [("frontends", frontends), ("pods", pods), ("node_addresses", addresses), ("pod_ranges", ranges)]
-        {
-            line(&mut text, &format!("beeline_table_rows{{table=\"{table}\"}}"), rows);
-        }
-        head(
-            &mut text,
-            "beeline_drops_total",
-            "counter",
-            "Packets and socket calls ended by the data plane, by reason.",
-        );
-        for (reason, packets) in dataplane.drops() {
-            line(&mut text, &format!("beeline_drops_total{{reason=\"{}\"}}", reason.as_str()), packets);
-        }
+        write_tables(&mut text, dataplane);
         text
+    }
+}
+
+fn write_tables(text: &mut String, dataplane: &Dataplane) {
+    let (frontends, pods, addresses, ranges) = dataplane.counts();
+    head(text, "beeline_table_rows", "gauge", "Rows in the data plane's tables.");
+    for (table, rows) in
+        [("frontends", frontends), ("pods", pods), ("node_addresses", addresses), ("pod_ranges", ranges)]
+    {
+        line(text, &format!("beeline_table_rows{{table=\"{table}\"}}"), rows);
+    }
+    head(
+        text,
+        "beeline_drops_total",
+        "counter",
+        "Packets and socket calls ended by the data plane, by reason.",
+    );
+    for (reason, packets) in dataplane.drops() {
+        line(text, &format!("beeline_drops_total{{reason=\"{}\"}}", reason.as_str()), packets);
     }
 }
 
@@ -249,6 +283,23 @@ mod tests {
     #[track_caller]
     fn check(progress: &Progress, healthz: u16, livez: u16) {
         assert_eq!((progress.health(true).0.as_u16(), progress.health(false).0.as_u16()), (healthz, livez));
+    }
+
+    #[test]
+    fn histograms_count_into_every_bucket_that_is_large_enough() {
+        let progress = Progress::default();
+        progress.applied(Duration::from_micros(150));
+        progress.applied(Duration::from_millis(3));
+        let mut text = String::new();
+        progress.syncs.write(&mut text, "x", "y");
+        for expected in [
+            "x_bucket{le=\"0.0001\"} 0\n",
+            "x_bucket{le=\"0.0002\"} 1\n",
+            "x_bucket{le=\"0.005\"} 2\n",
+            "x_count 2\n",
+        ] {
+            assert!(text.contains(expected), "{expected}{text}");
+        }
     }
 
     #[test]

@@ -230,7 +230,7 @@ impl OwnNetwork {
             loop {
                 match watch.changes() {
                     Ok(changes) => {
-                        changes.iter().for_each(|change| dataplane.set_neighbour(change.address, change.mac))
+                        changes.iter().for_each(|change| dataplane.set_neighbour(change.address, change.mac));
                     }
                     Err(error) => {
                         // Changes were lost (ENOBUFS): read the table anew.

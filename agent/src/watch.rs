@@ -25,6 +25,8 @@ use crate::pods::pair;
 
 /// Label of a node's zone.
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+/// Annotation by which the EndpointSlice controller says when the change happened.
+const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
 /// Taint by which an autoscaler says that it is about to remove a node (KEP-3836).
 const DELETION_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
@@ -104,6 +106,7 @@ impl Cluster {
                 self.publish_nodes(&mut state);
                 let diff = state.tables.start(self.dataplane.now_ms());
                 self.apply(Instant::now(), diff);
+                self.dataplane.forget_old_layouts();
                 let (ports, backends) = state.tables.counts();
                 tracing::info!(ports, backends, "service tables follow the API");
                 self.progress.synced();
@@ -141,9 +144,18 @@ impl Cluster {
         self.progress.endpoint_change();
         let diff = match event {
             watcher::Event::Init => return state.slices.seen.clear(),
-            watcher::Event::InitApply(slice) | watcher::Event::Apply(slice) => {
+            watcher::Event::InitApply(slice) => {
                 state.slices.seen.insert(key(&slice));
                 state.tables.slice_applied(&slice, now)
+            }
+            watcher::Event::Apply(slice) => {
+                let diff = state.tables.slice_applied(&slice, now);
+                let changed = !diff.is_empty();
+                self.apply(begun, diff);
+                if let Some(trigger) = trigger(&slice).filter(|_| changed) {
+                    self.progress.programmed(trigger);
+                }
+                return;
             }
             watcher::Event::Delete(slice) => state.tables.slice_deleted(&key(&slice), now),
             watcher::Event::InitDone => {
@@ -276,6 +288,11 @@ fn key<K: ResourceExt>(object: &K) -> ObjectKey {
     ObjectKey::new(object.namespace().unwrap_or_default(), object.name_any())
 }
 
+/// When the change of a pod or service happened that this version of the slice reflects.
+fn trigger(slice: &EndpointSlice) -> Option<jiff::Timestamp> {
+    slice.annotations().get(TRIGGER_ANNOTATION)?.parse().ok()
+}
+
 fn addresses(node: &Node) -> Vec<IpAddr> {
     let all = node.status.iter().flat_map(|status| status.addresses.iter().flatten());
     let usable = all.filter(|address| address.type_ == "InternalIP" || address.type_ == "ExternalIP");
@@ -306,4 +323,56 @@ fn leaving(node: &Node) -> bool {
 fn free_number(nodes: &BTreeMap<String, (u16, Node)>) -> u16 {
     let used: HashSet<u16> = nodes.values().map(|(number, _)| *number).collect();
     (1..u16::MAX).find(|number| !used.contains(number)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn node(json: serde_json::Value) -> Node {
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn a_heartbeat_is_no_change_of_the_network_and_an_address_is() {
+        let with = |address: &str, heartbeat: &str| {
+            node(serde_json::json!({
+                "metadata": {"name": "n", "labels": {ZONE_LABEL: "a"}},
+                "spec": {"podCIDRs": ["10.244.1.0/24"]},
+                "status": {
+                    "addresses": [{"type": "InternalIP", "address": address}, {"type": "Hostname", "address": "n"}],
+                    "conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": heartbeat}]
+                }
+            }))
+        };
+        let first = with("172.30.0.11", "2026-01-01T00:00:00Z");
+        assert!(same_network(&first, &with("172.30.0.11", "2026-01-01T00:00:10Z")));
+        assert!(!same_network(&first, &with("172.30.0.12", "2026-01-01T00:00:00Z")));
+        assert_eq!(addresses(&first), ["172.30.0.11".parse::<IpAddr>().unwrap()]);
+        assert_eq!(pod_cidrs(&first), ["10.244.1.0/24".parse().unwrap()]);
+    }
+
+    #[test]
+    fn a_node_that_is_about_to_go_is_told_by_taint_or_deletion() {
+        let tainted =
+            serde_json::json!({"spec": {"taints": [{"key": DELETION_TAINT, "effect": "NoSchedule"}]}});
+        let deleted = serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        for (json, expected) in [(serde_json::json!({}), false), (tainted, true), (deleted, true)] {
+            assert_eq!(leaving(&node(json)), expected);
+        }
+    }
+
+    #[test]
+    fn node_numbers_are_the_smallest_free_ones() {
+        let nodes = |numbers: &[u16]| {
+            numbers
+                .iter()
+                .map(|number| (number.to_string(), (*number, Node::default())))
+                .collect::<BTreeMap<_, _>>()
+        };
+        for (used, expected) in [(&[][..], 1), (&[1, 2], 3), (&[1, 3], 2)] {
+            assert_eq!(free_number(&nodes(used)), expected);
+        }
+    }
 }

@@ -15,7 +15,7 @@ use abi::config::{Cidr4, Cidr6, Config, features};
 use service::{Diff, Learned};
 
 use crate::flows::{self, FlowCount, FlowsError};
-use crate::maps::{Maps, MapsError};
+use crate::maps::{self, Maps, MapsError};
 use crate::programs::{Programs, ProgramsError, XdpMode};
 use crate::routes::{NodeAddresses, Routes, RoutesError, Uplink};
 use crate::services::{Services, ServicesError};
@@ -238,6 +238,15 @@ impl Dataplane {
             tracing::warn!(%error, "could not look for links of devices that are gone");
         }
         dropped
+    }
+
+    /// Removes the tables of other layouts, which programs of earlier builds used: call when the own tables are complete.
+    pub fn forget_old_layouts(&self) {
+        match maps::forget_others(&self.options.bpf_dir) {
+            Ok(0) => {}
+            Ok(removed) => tracing::info!(removed, "tables of other layouts removed"),
+            Err(error) => tracing::warn!(%error, "could not remove tables of other layouts"),
+        }
     }
 
     /// Makes node addresses and pod ranges equal to `nodes`.

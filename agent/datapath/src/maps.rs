@@ -2,6 +2,7 @@
 //!
 //! Opened either by the loader (which creates what is missing) or, for status, from the pins alone and read-only.
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -97,9 +98,27 @@ pub struct Maps {
     pub drops: PerCpuArray<MapData, Wire<DropCounter>>,
 }
 
+/// What names of map directories start with.
+const PREFIX: &str = "maps-";
+
 /// Directory of the maps of this build's layout.
 pub fn directory(bpf_dir: &Path) -> PathBuf {
-    bpf_dir.join(format!("maps-{:016x}", abi::LAYOUT))
+    bpf_dir.join(format!("{PREFIX}{:016x}", abi::LAYOUT))
+}
+
+/// Removes the pins of maps of other layouts; returns the number of layouts.
+pub fn forget_others(bpf_dir: &Path) -> io::Result<usize> {
+    let own = directory(bpf_dir);
+    let mut removed = 0;
+    for entry in fs::read_dir(bpf_dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(PREFIX) && path != own {
+            fs::remove_dir_all(&path)?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 impl Maps {

@@ -60,9 +60,11 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
     /// The value at `index`, `None` beyond the end. Words are whole; the value is a mixture if it is being rewritten by another process.
     pub fn get(&self, index: u32) -> Option<T> {
         let words = self.value(index)?;
-        let bytes: Vec<u8> =
-            words.iter().flat_map(|word| word.load(Ordering::Acquire).to_ne_bytes()).collect();
-        T::read_from_bytes(&bytes).ok()
+        let mut value = T::new_zeroed();
+        for (bytes, word) in value.as_mut_bytes().chunks_exact_mut(WORD).zip(words) {
+            bytes.copy_from_slice(&word.load(Ordering::Acquire).to_ne_bytes());
+        }
+        Some(value)
     }
 
     /// Writes all words of the value at `index`, in order. Returns whether the index exists and the mapping is writable.
