@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::registry::Resource;
-
 use crate::core::Core;
 use crate::request_info::RequestInfo;
 
@@ -68,39 +66,33 @@ pub struct Metrics {
     reading: Arc<AtomicI64>,
     mutating: Arc<AtomicI64>,
     long_running: Arc<AtomicI64>,
-    watches: Arc<AtomicI64>,
 }
 
 /// Counts something as long as it lives.
-pub struct Watching(Arc<AtomicI64>);
+pub(crate) struct InFlight(Arc<AtomicI64>);
 
-impl Watching {
+impl InFlight {
     fn start(gauge: &Arc<AtomicI64>) -> Self {
         gauge.fetch_add(1, Ordering::Relaxed);
         Self(gauge.clone())
     }
 }
 
-impl Drop for Watching {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Metrics {
-    /// Counts a watch stream.
-    pub(crate) fn watching(&self, _resource: &Resource) -> Watching {
-        Watching::start(&self.watches)
-    }
-
     /// Counts a request as in flight.
-    pub(crate) fn in_flight(&self, info: &RequestInfo) -> Watching {
+    pub(crate) fn in_flight(&self, info: &RequestInfo) -> InFlight {
         let gauge = match info.verb.as_str() {
             _ if info.is_long_running() => &self.long_running,
             "get" | "list" | "head" => &self.reading,
             _ => &self.mutating,
         };
-        Watching::start(gauge)
+        InFlight::start(gauge)
     }
 
     /// Records a request that was answered.
@@ -171,12 +163,18 @@ impl Metrics {
         );
         head(out, "apiserver_longrunning_requests", "gauge", "Long-running requests being served.");
         let _ = writeln!(out, "apiserver_longrunning_requests {}", read(&self.long_running));
-        head(out, "apiserver_registered_watchers", "gauge", "Watch streams of clients.");
-        let _ = writeln!(out, "apiserver_registered_watchers {}", read(&self.watches));
         head(out, "apiserver_storage_objects", "gauge", "Stored objects by resource.");
-        for (prefix, objects, _) in core.registry.store().sizes() {
-            let resource = prefix.trim_start_matches("/registry/").trim_end_matches('/');
+        for (resource, objects, _) in sizes(core) {
             let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{resource}\"}} {objects}");
+        }
+        head(
+            out,
+            "apiserver_registered_watchers",
+            "gauge",
+            "Watchers by resource, those of the server itself included.",
+        );
+        for (resource, _, watchers) in sizes(core) {
+            let _ = writeln!(out, "apiserver_registered_watchers{{resource=\"{resource}\"}} {watchers}");
         }
         head(out, "apiserver_storage_revision", "gauge", "Revision of the copy in memory.");
         let _ = writeln!(out, "apiserver_storage_revision {}", core.registry.store().revision());
@@ -190,6 +188,14 @@ impl Metrics {
         // Counters stay usable whatever happened to one of their writers.
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Resource, objects, watchers.
+fn sizes(core: &Core) -> impl Iterator<Item = (&str, usize, usize)> {
+    let sizes = core.registry.store().sizes();
+    sizes.map(|(prefix, objects, watchers)| {
+        (prefix.trim_start_matches("/registry/").trim_end_matches('/'), objects, watchers)
+    })
 }
 
 fn head(out: &mut String, name: &str, kind: &str, help: &str) {

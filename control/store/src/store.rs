@@ -209,7 +209,7 @@ impl<M: Index> Store<M> {
             .map_err(|Expired { oldest }| Error::Expired { wanted: after, oldest })
     }
 
-    /// Entries of each collection: prefix, objects, watchers.
+    /// The collections: prefix, objects, watchers.
     pub fn sizes(&self) -> impl Iterator<Item = (&str, usize, usize)> {
         self.inner.followed.collections.iter().map(|it| (it.prefix.as_str(), it.len(), it.interests.count()))
     }

@@ -18,7 +18,6 @@ use tokio::time::{Instant, sleep_until};
 use super::{Answer, Call};
 use crate::core::Core;
 use crate::filter::Filter;
-use crate::metrics::Watching;
 use crate::negotiate::Form;
 use crate::object::Meta;
 use crate::query::ListOptions;
@@ -64,7 +63,6 @@ pub(crate) async fn watch(call: &Call) -> Result<Answer, ApiError> {
         end: now + lifetime,
         first: true,
         ended: false,
-        _counted: call.core.metrics.watching(call.resource),
     };
     if state.initial.is_none() && options.send_initial_events == Some(true) {
         state.mark_end = false;
@@ -144,7 +142,6 @@ struct Stream {
     end: Instant,
     first: bool,
     ended: bool,
-    _counted: Watching,
 }
 
 impl Stream {
