@@ -19,17 +19,17 @@ const EHOSTUNREACH: i32 = 113;
 
 #[cgroup_sock_addr(connect4)]
 fn cg_connect4(ctx: SockAddrContext) -> i32 {
-    four(&SockAddr::new(ctx), Maps.config().features & features::PEER_NAME != 0)
+    four(&mut SockAddr::new(ctx), Maps.config().features & features::PEER_NAME != 0)
 }
 
 #[cgroup_sock_addr(connect6)]
 fn cg_connect6(ctx: SockAddrContext) -> i32 {
-    six(&SockAddr::new(ctx), Maps.config().features & features::PEER_NAME != 0)
+    six(&mut SockAddr::new(ctx), Maps.config().features & features::PEER_NAME != 0)
 }
 
 /// Balances an IPv4 call; remembers what the backend stands for if `reverse`.
 #[inline(always)]
-pub fn four(call: &SockAddr, reverse: bool) -> i32 {
+pub fn four(call: &mut SockAddr, reverse: bool) -> i32 {
     let (addr, port) = (call.ip4(), call.port());
     match balance::<V4, _>(Maps, addr, port, call.proto(), call.on_host()) {
         Outcome::Leave => ALLOW,
@@ -57,7 +57,7 @@ pub fn four(call: &SockAddr, reverse: bool) -> i32 {
 
 /// Balances an IPv6 call, which may carry a v4-mapped address.
 #[inline(always)]
-pub fn six(call: &SockAddr, reverse: bool) -> i32 {
+pub fn six(call: &mut SockAddr, reverse: bool) -> i32 {
     let (addr, port) = (call.ip6(), call.port());
     let (backend, backend_port, service) = match addr.as_mapped() {
         Some(mapped) => match balance::<V4, _>(Maps, mapped, port, call.proto(), call.on_host()) {
@@ -81,7 +81,7 @@ pub fn six(call: &SockAddr, reverse: bool) -> i32 {
 }
 
 #[inline(always)]
-fn note(call: &SockAddr, pair: ReversePair) {
+fn note(call: &mut SockAddr, pair: ReversePair) {
     if let Some(reverse) = call.reverse_or_new() {
         remember(reverse, pair);
     }

@@ -320,7 +320,7 @@ impl SockAddr {
 
     /// The socket's reverse pairs, if it has any.
     #[inline(always)]
-    pub fn reverse(&self) -> Option<&mut SocketReverse> {
+    pub fn reverse(&mut self) -> Option<&mut SocketReverse> {
         // SAFETY: the storage lives as long as the socket, which the call holds. Calls on one socket that race may
         // lose a pair, no more.
         unsafe { SKREV.get_ptr_mut(&self.0).as_mut() }
@@ -328,7 +328,7 @@ impl SockAddr {
 
     /// The socket's reverse pairs, created if there are none.
     #[inline(always)]
-    pub fn reverse_or_new(&self) -> Option<&mut SocketReverse> {
+    pub fn reverse_or_new(&mut self) -> Option<&mut SocketReverse> {
         // SAFETY: as above; the kernel zeroes a new storage.
         unsafe { SKREV.get_or_insert_ptr_mut(&self.0, None).as_mut() }
     }

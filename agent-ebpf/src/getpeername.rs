@@ -9,10 +9,10 @@ use crate::{
 
 #[cgroup_sock_addr(getpeername4)]
 fn cg_getpeername4(ctx: SockAddrContext) -> i32 {
-    four(&SockAddr::new(ctx))
+    four(&mut SockAddr::new(ctx))
 }
 
 #[cgroup_sock_addr(getpeername6)]
 fn cg_getpeername6(ctx: SockAddrContext) -> i32 {
-    six(&SockAddr::new(ctx))
+    six(&mut SockAddr::new(ctx))
 }

@@ -123,7 +123,7 @@ impl Common for Maps {
         // SAFETY: `Global` is transparent over `Config`. The move onto itself hides the address from the compiler,
         // which would otherwise fold the initial value; the loader replaces it before the first run.
         unsafe {
-            core::arch::asm!("{0} = {0}", inout(reg) config, options(pure, nomem, nostack));
+            core::arch::asm!("{0} = {0}", inout(reg) config, options(pure, readonly, nostack));
             &*config.cast::<Config>()
         }
     }

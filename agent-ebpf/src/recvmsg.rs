@@ -8,18 +8,19 @@ use crate::ctx::{ALLOW, SockAddr};
 
 #[cgroup_sock_addr(recvmsg4)]
 fn cg_recvmsg4(ctx: SockAddrContext) -> i32 {
-    four(&SockAddr::new(ctx))
+    four(&mut SockAddr::new(ctx))
 }
 
 #[cgroup_sock_addr(recvmsg6)]
 fn cg_recvmsg6(ctx: SockAddrContext) -> i32 {
-    six(&SockAddr::new(ctx))
+    six(&mut SockAddr::new(ctx))
 }
 
 /// Replaces the call's IPv4 address if it is a backend that the socket reached through a service.
 #[inline(always)]
-pub fn four(call: &SockAddr) -> i32 {
-    let frontend = call.reverse().and_then(|reverse| recall(reverse, Ip6::mapped(call.ip4()), call.port()));
+pub fn four(call: &mut SockAddr) -> i32 {
+    let (addr, port) = (Ip6::mapped(call.ip4()), call.port());
+    let frontend = call.reverse().and_then(|reverse| recall(reverse, addr, port));
     if let Some((addr, port)) = frontend
         && let Some(addr) = addr.as_mapped()
     {
@@ -30,8 +31,9 @@ pub fn four(call: &SockAddr) -> i32 {
 
 /// Replaces the call's IPv6 address if it is a backend that the socket reached through a service.
 #[inline(always)]
-pub fn six(call: &SockAddr) -> i32 {
-    if let Some((addr, port)) = call.reverse().and_then(|reverse| recall(reverse, call.ip6(), call.port())) {
+pub fn six(call: &mut SockAddr) -> i32 {
+    let (addr, port) = (call.ip6(), call.port());
+    if let Some((addr, port)) = call.reverse().and_then(|reverse| recall(reverse, addr, port)) {
         call.set6(addr, port);
     }
     ALLOW

@@ -9,10 +9,10 @@ use crate::{
 
 #[cgroup_sock_addr(sendmsg4)]
 fn cg_sendmsg4(ctx: SockAddrContext) -> i32 {
-    four(&SockAddr::new(ctx), true)
+    four(&mut SockAddr::new(ctx), true)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
 fn cg_sendmsg6(ctx: SockAddrContext) -> i32 {
-    six(&SockAddr::new(ctx), true)
+    six(&mut SockAddr::new(ctx), true)
 }

@@ -89,6 +89,8 @@ pub mod features {
     pub const PEER_NAME: u32 = 1 << 2;
     /// XDP is attached to the uplinks: the uplink's tcx program leaves node ports to it.
     pub const XDP: u32 = 1 << 3;
+    /// Pods' connections to addresses outside the cluster get this node's address ([`super::Config::uplink`] must be set).
+    pub const MASQUERADE: u32 = 1 << 4;
 }
 
 /// Constants of one node, in `.rodata`.
@@ -129,8 +131,8 @@ pub struct Config {
     pub snat_port_first: u16,
     /// Last source port for translated clients, as a number.
     pub snat_port_last: u16,
-    /// Zero.
-    pub _pad: u32,
+    /// Index of the interface by which masqueraded connections leave.
+    pub uplink: u32,
     /// Cookie (`SO_NETNS_COOKIE`) of the node's own network namespace: sockets in it reach node ports on loopback too.
     pub netns_cookie: u64,
 }
@@ -155,7 +157,7 @@ impl Config {
         hairpin6: Ip6([0; 4]),
         snat_port_first: *crate::limits::SNAT_PORTS.start(),
         snat_port_last: *crate::limits::SNAT_PORTS.end(),
-        _pad: 0,
+        uplink: 0,
         netns_cookie: 0,
     };
 }

@@ -71,7 +71,8 @@ fn v6(text: [u8; 4]) -> Ip6 {
 /// The node's constants.
 pub fn config() -> Config {
     Config {
-        features: features::IPV6 | features::SPOOF_CHECK | features::PEER_NAME,
+        features: features::IPV6 | features::SPOOF_CHECK | features::PEER_NAME | features::MASQUERADE,
+        uplink: UPLINK,
         hash_seed: 0x5eed,
         pods4: Cidr4::new(v4([10, 244, 1, 0]), 24),
         cluster4: Cidr4::new(v4([10, 244, 0, 0]), 16),

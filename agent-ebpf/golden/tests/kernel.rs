@@ -264,7 +264,8 @@ fn golden_packets_in_the_kernel() {
 #[test]
 fn every_program_loads_with_every_feature_set() {
     in_namespace(|path| {
-        let all = [features::IPV6, features::SPOOF_CHECK, features::PEER_NAME, features::XDP];
+        let all =
+            [features::IPV6, features::SPOOF_CHECK, features::PEER_NAME, features::XDP, features::MASQUERADE];
         for set in 0..1 << all.len() {
             let bits = (0..all.len()).filter(|i| set >> i & 1 != 0).fold(0, |bits, i| bits | all[i]);
             let mut ebpf = load(&path, &Config { features: bits, netns_cookie: 1, ..world::config() });

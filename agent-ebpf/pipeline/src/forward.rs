@@ -3,7 +3,8 @@
 use core::ops::ControlFlow::{Break, Continue};
 
 use abi::{
-    Reason, backend,
+    Proto, Reason, backend,
+    config::features,
     flow::{FlowState, flags},
     frontend::Frontend,
     route::seen,
@@ -14,7 +15,7 @@ use crate::{
     flow::{self, Opening},
     nat,
     packet::Packet,
-    parse::{self, Headers},
+    parse::{self, Headers, tcp},
     reject::reject,
     route::{self, Target},
     service::{self, Choice, Client, Lookup},
@@ -66,6 +67,10 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
     let tuple = &headers.tuple;
     let place = F::place(tables.config(), tuple.dst);
     let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, false) {
+        Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
+            masquerade(pkt, tables, headers, opening);
+            Ok(())
+        }
         Lookup::NotOurs => return Verdict::Pass.into(),
         Lookup::Unserved => Err(Reason::NoService),
         Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening),
@@ -78,6 +83,50 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
         Err(reason) => Break(Verdict::Drop(reason)),
     };
     step.into()
+}
+
+/// Whether a packet opens a pod's connection to an address outside the cluster. Nodes know the way back to pods and see
+/// their addresses. A TCP packet that opens nothing belongs to a flow that is gone: a new source port would not revive it.
+#[inline(always)]
+fn masquerades<F: Family, T: Tables<F>>(
+    tables: T,
+    headers: &Headers<F::Addr>,
+    place: Place,
+    client: Client,
+) -> bool {
+    let config = tables.config();
+    let dst = headers.tuple.dst;
+    let opens = headers.tuple.proto != Proto::TCP || headers.tcp & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    config.features & features::MASQUERADE != 0
+        && matches!(client, Client::OnNode)
+        && matches!(place, Place::Outside)
+        && opens
+        && dst != F::hairpin(config)
+        && !F::is_loopback(dst)
+        && tables.node(dst).is_none()
+}
+
+/// A connection to the outside: this node's address instead of the pod's.
+#[inline(always)]
+fn masquerade<F: Family, P: Packet, T: Tables<F>>(
+    pkt: &P,
+    tables: T,
+    headers: &Headers<F::Addr>,
+    opening: &mut Opening<F>,
+) {
+    opening.client = headers.tuple;
+    opening.src = F::snat(tables.config());
+    opening.dst = headers.tuple.dst;
+    opening.dport = headers.tuple.dport;
+    // No service and no backend have these numbers: nothing is counted, and their generation is always zero.
+    opening.service = u32::MAX;
+    opening.backend = u32::MAX;
+    opening.generation = 0;
+    opening.flags = flags::SNAT;
+    opening.nexthop = 0;
+    opening.ifindex = pkt.ifindex();
+    opening.mac = nat::frame_source(pkt);
+    opening.tcp = headers.tcp;
 }
 
 /// Chooses a backend and says what the connection to it will look like.
@@ -105,7 +154,8 @@ fn select<F: Family, P: Packet, T: Tables<F>>(
     Ok(())
 }
 
-/// A pod's own connection: only the destination changes, unless the pod is its own backend.
+/// A pod's own connection: only the destination changes, unless the pod is its own backend or the backend is outside the
+/// cluster.
 #[inline(always)]
 fn from_pod<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mut Opening<F>) {
     let config = tables.config();
@@ -115,6 +165,12 @@ fn from_pod<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mu
     if choice.backend.addr == opening.client.src {
         opening.src = F::hairpin(config);
         opening.flags |= flags::HAIRPIN;
+    } else if config.features & features::MASQUERADE != 0
+        && choice.backend.flags & backend::flags::HOST == 0
+        && matches!(F::place(config, choice.backend.addr), Place::Outside)
+    {
+        opening.src = F::snat(config);
+        opening.flags |= flags::SNAT;
     }
 }
 
@@ -222,6 +278,10 @@ fn way<F: Family, P: Packet, T: Tables<F>>(
         }
         (Target::Stack, At::Tc) if state.flags & flags::REFLECT != 0 => {
             Verdict::Neighbour(state.peer_ifindex)
+        }
+        // The stack would take this node's address in a packet from elsewhere for a forgery.
+        (Target::Stack, At::Tc) if forward && state.flags & flags::SNAT != 0 => {
+            Verdict::Neighbour(tables.config().uplink)
         }
         _ => route::depart(pkt, target),
     }

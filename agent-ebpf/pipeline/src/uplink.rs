@@ -47,6 +47,8 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
     let config = tables.config();
     let place = F::place(config, scratch.headers.tuple.dst);
     let tc = matches!(at, At::Tc);
+    // XDP gave the packet this node's address but knew no neighbour; the stack would take the source for a forgery.
+    let ours = tc && scratch.headers.tuple.src == F::snat(config) && scratch.headers.ttl > 1;
     match place {
         Place::Local(_) if !tc => return pass(),
         Place::Local(index) => {
@@ -57,9 +59,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
                 return Continue(pod::plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
         }
-        Place::Remote(_) if tc && scratch.headers.tuple.src == F::snat(config) && scratch.headers.ttl > 1 => {
-            // XDP gave the packet this node's address but knew no neighbour; the stack would take the source for a
-            // forgery.
+        Place::Remote(_) | Place::Outside if ours => {
             F::decrement(pkt, &scratch.headers);
             return Continue(Verdict::Neighbour(pkt.ifindex()));
         }
