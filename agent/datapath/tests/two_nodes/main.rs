@@ -14,6 +14,7 @@ use std::net::IpAddr;
 
 use agent::Agent;
 use fabric::Fabric;
+use network::Netns;
 use peer::{Peer, Place, ask};
 use serde_json::{Value, json};
 
@@ -48,10 +49,18 @@ fn service() -> Value {
     })
 }
 
+/// The service with other fields in its spec.
+fn service_with(fields: Value) -> Value {
+    let mut service = service();
+    service["spec"].as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+    service
+}
+
 /// A slice of one family with these endpoints: address and node.
-fn slice(family: &str, endpoints: &[(IpAddr, String)]) -> Value {
-    let endpoints: Vec<Value> =
-        endpoints.iter().map(|(address, node)| json!({"addresses": [address], "nodeName": node})).collect();
+fn slice(family: &str, endpoints: &[(IpAddr, String)], conditions: &Value) -> Value {
+    let endpoint =
+        |(address, node)| json!({"addresses": [address], "nodeName": node, "conditions": conditions});
+    let endpoints: Vec<Value> = endpoints.iter().map(|(address, node)| endpoint((address, node))).collect();
     json!({
         "metadata": {"namespace": "default", "name": format!("echo-{family}"), "labels": {"kubernetes.io/service-name": "echo"}},
         "addressType": family,
@@ -116,10 +125,9 @@ impl Cluster {
         one.add_pod("uid-c", &pods[2]);
         let servers =
             [Peer::serve(&Place::outside(&pods[0]), "a"), Peer::serve(&Place::outside(&pods[1]), "b")];
-        for agent in [&mut one, &mut two] {
-            agent.tell(&format!("service {}", service()));
-        }
-        Self { fabric, agents: [Some(one), Some(two)], pods, backends, _servers: servers }
+        let mut cluster = Self { fabric, agents: [Some(one), Some(two)], pods, backends, _servers: servers };
+        cluster.tell(&format!("service {}", service()));
+        cluster
     }
 
     /// The third pod as a client whose sockets are served.
@@ -134,20 +142,37 @@ impl Cluster {
 
     /// Publishes these backends as the endpoints, on every node whose agent lives.
     fn publish(&mut self, endpoints: &[usize]) {
+        let all: Vec<_> =
+            endpoints.iter().map(|backend| (self.backends[*backend].clone(), *backend)).collect();
+        self.publish_slices(&all, &json!({}));
+    }
+
+    /// Publishes these addresses (of both families) on these nodes.
+    fn publish_slices(&mut self, endpoints: &[(Vec<IpAddr>, usize)], conditions: &Value) {
         for family in ["IPv4", "IPv6"] {
-            let address = |backend: &usize| {
-                *self.backends[*backend]
-                    .iter()
-                    .find(|address| address.is_ipv4() == (family == "IPv4"))
-                    .unwrap()
+            let of_family = |address: &&IpAddr| address.is_ipv4() == (family == "IPv4");
+            let one = |(addresses, node): &(Vec<IpAddr>, usize)| {
+                (*addresses.iter().find(of_family).unwrap(), format!("node{node}"))
             };
-            let endpoints: Vec<(IpAddr, String)> =
-                endpoints.iter().map(|backend| (address(backend), format!("node{backend}"))).collect();
-            for agent in self.agents.iter_mut().flatten() {
-                let took = agent.tell(&format!("slice {}", slice(family, &endpoints)));
-                println!("slice to tables: {took} us");
-            }
+            let endpoints: Vec<(IpAddr, String)> = endpoints.iter().map(one).collect();
+            let took = self.tell(&format!("slice {}", slice(family, &endpoints, conditions)));
+            println!("slice to tables: {took} us");
         }
+    }
+
+    /// Gives an order to every agent that lives; what the first one says.
+    fn tell(&mut self, order: &str) -> String {
+        let answers: Vec<String> = self.agents.iter_mut().flatten().map(|agent| agent.tell(order)).collect();
+        answers.into_iter().next().unwrap_or_default()
+    }
+
+    /// The first node itself, its sockets served.
+    fn host(&self) -> Place {
+        Place { namespace: self.fabric.node(0), cgroup: Some(self.fabric.cgroup(0)) }
+    }
+
+    fn outside(&self) -> Place {
+        Place::outside(self.fabric.client())
     }
 
     fn node_addresses(&self, node: usize) -> [String; 2] {
@@ -183,7 +208,7 @@ fn pods_reach_pods(cluster: &Cluster) {
 }
 
 fn clients_inside_reach_services(cluster: &Cluster) {
-    let host = Place { namespace: cluster.fabric.node(0), cgroup: Some(cluster.fabric.cgroup(0)) };
+    let host = cluster.host();
     check_both("pod to clusterIP at the socket", &cluster.by_socket(), VIPS, 80, &["a", "b"]);
     let answer = ask(&cluster.by_socket(), "tcp", VIP4, 80).unwrap();
     assert_eq!(answer.peer, format!("{VIP4}:80"), "getpeername gives the service address");
@@ -199,13 +224,13 @@ fn clients_inside_reach_services(cluster: &Cluster) {
 fn clients_outside_reach_node_ports(cluster: &Cluster) {
     for node in [0, 1] {
         let [four, six] = cluster.node_addresses(node);
-        let outside = Place::outside(cluster.fabric.client());
+        let outside = cluster.outside();
         check_both("outside to the node port", &outside, [&four, &six], NODE_PORT, &["a", "b"]);
     }
 }
 
 fn a_dead_loader_is_not_missed(cluster: &mut Cluster) {
-    let outside = Place::outside(cluster.fabric.client());
+    let outside = cluster.outside();
     let [four, six] = cluster.node_addresses(0);
     let held = [
         (cluster.by_socket(), VIP4, 80),
@@ -232,4 +257,123 @@ fn a_dead_loader_is_not_missed(cluster: &mut Cluster) {
     held.iter_mut().for_each(|peer| peer.echo("after idle flows were looked for"));
     check_both("after the restart", &cluster.by_socket(), VIPS, 80, &["a", "b"]);
     check_both("after the restart", &outside, [&four, &six], NODE_PORT, &["a", "b"]);
+}
+
+#[test]
+fn policies_addresses_and_host_backends_are_honoured() {
+    if !can_run() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    cluster.publish(&[0, 1]);
+    clients_keep_their_address_inside_the_cluster(&cluster);
+    external_addresses_are_served(&mut cluster);
+    external_traffic_policy_local_stays_on_the_node(&mut cluster);
+    internal_traffic_policy_local_stays_on_the_node(&mut cluster);
+    cluster.tell(&format!("service {}", service()));
+    terminating_endpoints_serve_when_nothing_else_does(&mut cluster);
+    backends_on_the_host_network_are_reached(&mut cluster);
+}
+
+/// The client's address that a backend of this name sees.
+#[track_caller]
+fn seen_by(name: &str, place: &Place, to: &str, port: u16) -> IpAddr {
+    let answers = (0..ASKS).map(|_| ask(place, "tcp", to, port).unwrap());
+    answers.into_iter().find(|answer| answer.backend == name).unwrap().seen
+}
+
+fn clients_keep_their_address_inside_the_cluster(cluster: &Cluster) {
+    let client = Netns::open(format!("/run/netns/{}", cluster.pods[2]).as_ref()).unwrap();
+    let own = client.run(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.connect("10.97.9.9:9").unwrap();
+        socket.local_addr().unwrap().ip()
+    });
+    let own = own.unwrap();
+    for place in [cluster.by_socket(), cluster.by_packet()] {
+        assert_eq!([seen_by("a", &place, VIP4, 80), seen_by("b", &place, VIP4, 80)], [own, own]);
+    }
+    let node: IpAddr = cluster.fabric.address4(0).parse().unwrap();
+    let seen = seen_by("b", &cluster.outside(), &cluster.fabric.address4(0), NODE_PORT);
+    assert_eq!(seen, node, "to another node, a client outside comes from the node that it asked");
+    println!("ok: client addresses");
+}
+
+fn external_addresses_are_served(cluster: &mut Cluster) {
+    cluster
+        .tell(&format!("service {}", service_with(json!({"externalIPs": ["203.0.113.7", "2001:db8::7"]}))));
+    for place in [cluster.by_socket(), cluster.by_packet(), cluster.host()] {
+        check_both("external address", &place, ["203.0.113.7", "2001:db8::7"], 80, &["a", "b"]);
+    }
+}
+
+fn external_traffic_policy_local_stays_on_the_node(cluster: &mut Cluster) {
+    cluster.tell(&format!("service {}", service_with(json!({"externalTrafficPolicy": "Local"}))));
+    for (node, name) in [(0, "a"), (1, "b")] {
+        let [four, six] = cluster.node_addresses(node);
+        check_both(
+            "outside, externalTrafficPolicy=Local",
+            &cluster.outside(),
+            [&four, &six],
+            NODE_PORT,
+            &[name],
+        );
+        let client: IpAddr = "172.31.77.3".parse().unwrap();
+        assert_eq!(
+            seen_by(name, &cluster.outside(), &four, NODE_PORT),
+            client,
+            "the client keeps its address"
+        );
+    }
+    cluster.publish(&[1]);
+    let [four, six] = cluster.node_addresses(0);
+    for (protocol, address) in [("tcp", &four), ("udp", &six)] {
+        assert!(ask(&cluster.outside(), protocol, address, NODE_PORT).is_err(), "no endpoint on the node");
+    }
+    check_both("inside, externalTrafficPolicy=Local", &cluster.by_socket(), VIPS, 80, &["b"]);
+    check_both("a pod to its own node's port", &cluster.by_socket(), [&four, &six], NODE_PORT, &["b"]);
+}
+
+fn internal_traffic_policy_local_stays_on_the_node(cluster: &mut Cluster) {
+    cluster.tell(&format!("service {}", service_with(json!({"internalTrafficPolicy": "Local"}))));
+    for place in [cluster.by_socket(), cluster.by_packet()] {
+        for address in VIPS {
+            assert!(ask(&place, "tcp", address, 80).is_err(), "no endpoint on the node");
+        }
+    }
+    cluster.publish(&[0, 1]);
+    check_both("internalTrafficPolicy=Local at the socket", &cluster.by_socket(), VIPS, 80, &["a"]);
+    check_both("internalTrafficPolicy=Local on packets", &cluster.by_packet(), VIPS, 80, &["a"]);
+    check_both("internalTrafficPolicy=Local from the host", &cluster.host(), VIPS, 80, &["a"]);
+}
+
+fn terminating_endpoints_serve_when_nothing_else_does(cluster: &mut Cluster) {
+    let terminating = json!({"ready": false, "serving": true, "terminating": true});
+    let all = [(cluster.backends[0].clone(), 0), (cluster.backends[1].clone(), 1)];
+    cluster.publish_slices(&all, &terminating);
+    check_both("terminating endpoints", &cluster.by_socket(), VIPS, 80, &["a", "b"]);
+    cluster.publish_slices(&all, &json!({"ready": false, "serving": false, "terminating": true}));
+    let refused = ask(&cluster.by_socket(), "tcp", VIP4, 80).unwrap_err();
+    assert!(refused.contains("refused"), "{refused}");
+    let refused = ask(&cluster.by_packet(), "tcp", VIP6, 80).unwrap_err();
+    assert!(refused.contains("refused"), "{refused}");
+    let [four, _] = cluster.node_addresses(1);
+    let refused = ask(&cluster.outside(), "tcp", &four, NODE_PORT).unwrap_err();
+    assert!(refused.contains("refused"), "{refused}");
+}
+
+fn backends_on_the_host_network_are_reached(cluster: &mut Cluster) {
+    let _servers =
+        [0, 1].map(|node| Peer::serve(&Place::outside(cluster.fabric.node(node)), &format!("host{node}")));
+    let addresses = |node| cluster.node_addresses(node).map(|address| address.parse().unwrap()).to_vec();
+    let all = [(addresses(0), 0), (addresses(1), 1)];
+    cluster.publish_slices(&all, &json!({}));
+    let both = &["host0", "host1"];
+    check_both("host-network backends at the socket", &cluster.by_socket(), VIPS, 80, both);
+    check_both("host-network backends on packets", &cluster.by_packet(), VIPS, 80, both);
+    check_both("host-network backends from the host", &cluster.host(), VIPS, 80, both);
+    for node in [0, 1] {
+        let [four, six] = cluster.node_addresses(node);
+        check_both("host-network backends from outside", &cluster.outside(), [&four, &six], NODE_PORT, both);
+    }
 }

@@ -1,7 +1,7 @@
 //! Client and server processes. Each answer names the backend and the client address that it saw.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ impl Place {
 #[derive(Debug)]
 pub struct Answer {
     pub backend: String,
+    /// The client's address as the backend saw it.
+    pub seen: IpAddr,
     /// getpeername of the client's socket.
     pub peer: String,
 }
@@ -76,10 +78,12 @@ pub fn ask(place: &Place, protocol: &str, to: &str, port: u16) -> Result<Answer,
     let (mut child, _input, mut output) = child(place, "peer", &format!("ask {protocol} {to}"));
     let answer = line(&mut output).unwrap_or_else(|| "error: ended without an answer".to_owned());
     child.wait().unwrap();
-    match answer.split_once(' ') {
-        Some(("error:", error)) => Err(error.to_owned()),
-        Some((backend, peer)) => Ok(Answer { backend: backend.to_owned(), peer: peer.to_owned() }),
-        None => Err(answer),
+    let words: Vec<&str> = answer.split(' ').collect();
+    match words[..] {
+        [backend, seen, peer] if backend != "error:" => {
+            Ok(Answer { backend: backend.to_owned(), seen: seen.parse().unwrap(), peer: peer.to_owned() })
+        }
+        _ => Err(answer),
     }
 }
 
@@ -189,7 +193,7 @@ fn serve(name: &str) {
         let mut buffer = [0; 64];
         loop {
             let (_, from) = udp.recv_from(&mut buffer).unwrap();
-            let _ = udp.send_to(udp_name.as_bytes(), from);
+            let _ = udp.send_to(format!("{udp_name} {}", from.ip().to_canonical()).as_bytes(), from);
         }
     });
     for stream in tcp.incoming() {
@@ -198,7 +202,8 @@ fn serve(name: &str) {
             let mut lines = BufReader::new(stream.try_clone().unwrap().take(1 << 20));
             let mut line = String::new();
             while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
-                let answer = if line.trim() == "who" { format!("{name}\n") } else { line.clone() };
+                let seen = stream.peer_addr().unwrap().ip().to_canonical();
+                let answer = if line.trim() == "who" { format!("{name} {seen}\n") } else { line.clone() };
                 if stream.write_all(answer.as_bytes()).is_err() {
                     return;
                 }
