@@ -17,6 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let mut config = KubeletConfig::new(name, root, run);
     config.node_ips = address.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    config.cgroup_root = format!("kubelet-alone/{name}");
     config.containerd_socket = socket.into();
     config.serving_cert = Path::new(certificates).join("kubelet.crt");
     config.serving_key = Path::new(certificates).join("kubelet.key");

@@ -51,7 +51,11 @@ pub struct KubeletConfig {
 
 impl KubeletConfig {
     /// A configuration with upstream's defaults for everything that a development node does not set.
-    pub fn new(node_name: impl Into<String>, root_dir: impl Into<PathBuf>, run_dir: impl Into<PathBuf>) -> Self {
+    pub fn new(
+        node_name: impl Into<String>,
+        root_dir: impl Into<PathBuf>,
+        run_dir: impl Into<PathBuf>,
+    ) -> Self {
         let node_name = node_name.into();
         Self {
             containerd_namespace: format!("beeline-{node_name}"),

@@ -33,9 +33,9 @@ use std::sync::{Arc, Mutex};
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
+use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{Store, reflector, store};
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::WatchStreamExt;
 
 use cgroup::tree::CgroupTree;
 use containerd::{Containerd, RuntimeError};
@@ -143,8 +143,12 @@ async fn connect(config: &KubeletConfig) -> Result<(Containerd, String), Kubelet
         Rotation { max_bytes: config.container_log_max_bytes, max_files: config.container_log_max_files };
     let mut patience = 30;
     loop {
-        let attempt =
-            Containerd::connect(&config.containerd_socket, &config.containerd_namespace, &config.run_dir, rotation);
+        let attempt = Containerd::connect(
+            &config.containerd_socket,
+            &config.containerd_namespace,
+            &config.run_dir,
+            rotation,
+        );
         match attempt.await {
             Ok(containerd) => {
                 let version = containerd.version().await?;

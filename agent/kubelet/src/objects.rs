@@ -127,12 +127,17 @@ impl Objects {
         match self.request_token(pod, audience, seconds).await {
             Ok(status) => {
                 let text = status.token.clone();
-                lock().insert(key, Token { text: status.token, refresh_at: refresh_at(now, status.expiration_timestamp.0) });
+                lock().insert(
+                    key,
+                    Token { text: status.token, refresh_at: refresh_at(now, status.expiration_timestamp.0) },
+                );
                 Ok(text)
             }
             Err(source) => match known {
                 Some(token) => Ok(token.text),
-                None => Err(ObjectError { kind: "token of serviceaccount", name: account(pod).into(), source }),
+                None => {
+                    Err(ObjectError { kind: "token of serviceaccount", name: account(pod).into(), source })
+                }
             },
         }
     }
@@ -166,7 +171,10 @@ impl Objects {
 
     /// Forgets what was kept for a pod.
     pub fn forget(&self, uid: &str) {
-        self.tokens.lock().unwrap_or_else(std::sync::PoisonError::into_inner).retain(|(pod, ..), _| pod != uid);
+        self.tokens
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .retain(|(pod, ..), _| pod != uid);
     }
 }
 

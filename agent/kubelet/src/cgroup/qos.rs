@@ -230,7 +230,10 @@ mod tests {
 
     #[test]
     fn shares_weights_and_quotas_are_the_kernels() {
-        assert_eq!([shares(0), shares(1), shares(250), shares(1000), shares(1_000_000)], [2, 2, 256, 1024, 262_144]);
+        assert_eq!(
+            [shares(0), shares(1), shares(250), shares(1000), shares(1_000_000)],
+            [2, 2, 256, 1024, 262_144]
+        );
         assert_eq!([weight(2), weight(1024), weight(262_144)], [1, 39, 10_000]);
         assert_eq!([quota(1), quota(500), quota(2000)], [1000, 50_000, 200_000]);
     }

@@ -17,7 +17,17 @@ const V1_CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "cpuacct"];
 
 /// v1 hierarchies searched when a pod's cgroups are removed.
 const V1_ALL: [&str; 12] = [
-    "cpu", "cpuacct", "cpu,cpuacct", "cpuset", "memory", "pids", "devices", "freezer", "blkio", "hugetlb", "systemd",
+    "cpu",
+    "cpuacct",
+    "cpu,cpuacct",
+    "cpuset",
+    "memory",
+    "pids",
+    "devices",
+    "freezer",
+    "blkio",
+    "hugetlb",
+    "systemd",
     "perf_event",
 ];
 
@@ -110,7 +120,11 @@ impl CgroupTree {
         for part in path.split('/') {
             fs::write(level.join("cgroup.subtree_control"), V2_CONTROLLERS).or_else(|error| {
                 // The root of a container has processes of its own and cannot hand controllers down.
-                if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) { Ok(()) } else { Err(error) }
+                if error.raw_os_error() == Some(rustix::io::Errno::BUSY.raw_os_error()) {
+                    Ok(())
+                } else {
+                    Err(error)
+                }
             })?;
             level.push(part);
             fs::create_dir_all(&level)?;
@@ -125,7 +139,10 @@ impl CgroupTree {
         for directory in self.directories(path) {
             loop {
                 match remove_tree(&directory) {
-                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy && std::time::Instant::now() < deadline => {
+                    Err(error)
+                        if error.kind() == io::ErrorKind::ResourceBusy
+                            && std::time::Instant::now() < deadline =>
+                    {
                         std::thread::sleep(Duration::from_millis(10));
                     }
                     outcome => break outcome?,
@@ -184,7 +201,9 @@ impl CgroupTree {
     fn directories(&self, path: &str) -> Vec<PathBuf> {
         let mut list: Vec<PathBuf> = match self.layout {
             Layout::Unified => vec![self.mount.join(path)],
-            Layout::Legacy { .. } => V1_ALL.iter().map(|controller| self.mount.join(controller).join(path)).collect(),
+            Layout::Legacy { .. } => {
+                V1_ALL.iter().map(|controller| self.mount.join(controller).join(path)).collect()
+            }
         };
         if self.layout == (Layout::Legacy { hybrid: true }) {
             list.push(self.mount.join("unified").join(path));
@@ -223,8 +242,9 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
 
 fn write_all(directory: &Path, files: &[(&str, String)]) -> io::Result<()> {
     for (file, value) in files {
-        fs::write(directory.join(file), value)
-            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.join(file).display())))?;
+        fs::write(directory.join(file), value).map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", directory.join(file).display()))
+        })?;
     }
     Ok(())
 }
@@ -239,7 +259,9 @@ fn v1_files(controller: &str, limits: Limits) -> Vec<(&'static str, String)> {
                 files.push(("cpu.cfs_quota_us", quota.to_string()));
             }
         }
-        "memory" => files.extend(limits.memory_bytes.map(|bytes| ("memory.limit_in_bytes", bytes.to_string()))),
+        "memory" => {
+            files.extend(limits.memory_bytes.map(|bytes| ("memory.limit_in_bytes", bytes.to_string())))
+        }
         _ => {}
     }
     files

@@ -30,8 +30,8 @@ pub struct Containerd {
     pub(super) ios: Mutex<HashMap<String, Arc<ContainerIo>>>,
     /// By manifest digest.
     pub(super) image_cache: Mutex<HashMap<String, Arc<Image>>>,
-    /// By chain id.
-    pub(super) accounts_cache: Mutex<HashMap<String, Arc<Accounts>>>,
+    /// By chain id. Held while an image is read, so that it is read once.
+    pub(super) accounts_cache: tokio::sync::Mutex<HashMap<String, Arc<Accounts>>>,
 }
 
 /// A failed step at containerd.
@@ -130,7 +130,7 @@ impl Containerd {
             rotation,
             ios: Mutex::default(),
             image_cache: Mutex::default(),
-            accounts_cache: Mutex::default(),
+            accounts_cache: tokio::sync::Mutex::default(),
         };
         this.ensure_namespace(namespace).await?;
         Ok(this)
@@ -150,7 +150,8 @@ impl Containerd {
     pub async fn version(&self) -> Result<String, RuntimeError> {
         let mut request = Request::new(());
         request.set_timeout(Duration::from_secs(5));
-        let answer = VersionClient::new(self.channel.clone()).version(request).await.map_err(at("version"))?;
+        let answer =
+            VersionClient::new(self.channel.clone()).version(request).await.map_err(at("version"))?;
         Ok(answer.into_inner().version)
     }
 

@@ -11,7 +11,8 @@ use containerd_client::services::v1::snapshots::{PrepareSnapshotRequest, RemoveS
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
     Container, CreateContainerRequest, CreateTaskRequest, DeleteContainerRequest, DeleteTaskRequest,
-    GetContainerRequest, KillRequest, ListContainersRequest, ListTasksRequest, ResizePtyRequest, StartRequest,
+    GetContainerRequest, KillRequest, ListContainersRequest, ListTasksRequest, ResizePtyRequest,
+    StartRequest,
 };
 use containerd_client::types::v1::{Process, Status};
 use jiff::Timestamp;
@@ -124,7 +125,12 @@ impl Containerd {
             ..PrepareSnapshotRequest::default()
         };
         let mut snapshots = SnapshotsClient::new(self.channel.clone());
-        let rootfs = snapshots.prepare(self.request(prepare)).await.map_err(at("prepare snapshot"))?.into_inner().mounts;
+        let rootfs = snapshots
+            .prepare(self.request(prepare))
+            .await
+            .map_err(at("prepare snapshot"))?
+            .into_inner()
+            .mounts;
         let identity = new.identity;
         let fifos = self.open_io(id, identity)?;
         let request = CreateTaskRequest {
@@ -178,7 +184,8 @@ impl Containerd {
 
     /// The task as containerd sees it now.
     pub async fn task(&self, id: &str) -> Result<Task, RuntimeError> {
-        let request = containerd_client::services::v1::GetRequest { container_id: id.into(), exec_id: String::new() };
+        let request =
+            containerd_client::services::v1::GetRequest { container_id: id.into(), exec_id: String::new() };
         match self.tasks().get(self.request(request)).await.map_err(at("get task")) {
             Err(error) if error.is_not_found() => Ok(Task::Missing),
             answer => Ok(answer?.into_inner().process.map_or(Task::Missing, |process| state(&process))),
@@ -228,8 +235,10 @@ impl Containerd {
         let request = self.request(GetContainerRequest { id: id.to_owned() });
         let answer = containers.get(request).await.map_err(at("get container"))?.into_inner();
         let bytes = answer.container.and_then(|container| container.spec).unwrap_or_default().value;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| RuntimeError::Malformed { what: format!("spec of {id}"), message: error.to_string() })
+        serde_json::from_slice(&bytes).map_err(|error| RuntimeError::Malformed {
+            what: format!("spec of {id}"),
+            message: error.to_string(),
+        })
     }
 
     /// All of this node's containers with their tasks. Costs a round trip to every shim: ask at start only.

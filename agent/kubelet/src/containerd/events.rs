@@ -66,7 +66,8 @@ impl Containerd {
 
     async fn subscribe(&self) -> Result<Streaming<Envelope>, RuntimeError> {
         let namespace = &self.namespace_name;
-        let filters = ["/tasks/exit", MARKER_TOPIC].map(|topic| format!("namespace==\"{namespace}\",topic==\"{topic}\""));
+        let filters = ["/tasks/exit", MARKER_TOPIC]
+            .map(|topic| format!("namespace==\"{namespace}\",topic==\"{topic}\""));
         let mut client = EventsClient::new(self.channel.clone());
         let request = self.endless(SubscribeRequest { filters: filters.into() });
         let subscribing = client.subscribe(request);
@@ -82,7 +83,10 @@ impl Containerd {
     async fn publish_marker(&self) -> Result<(), RuntimeError> {
         let event = Any { type_url: "google.protobuf.Empty".into(), value: Vec::new() };
         let request = PublishRequest { topic: MARKER_TOPIC.into(), event: Some(event) };
-        EventsClient::new(self.channel.clone()).publish(self.request(request)).await.map_err(at("publish"))?;
+        EventsClient::new(self.channel.clone())
+            .publish(self.request(request))
+            .await
+            .map_err(at("publish"))?;
         Ok(())
     }
 }

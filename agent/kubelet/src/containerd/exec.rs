@@ -9,7 +9,7 @@ use prost_types::Any;
 use tokio::net::unix::pipe;
 
 use super::client::{Containerd, RuntimeError, at, on};
-use super::io::{Fifos, open_reader, open_writer};
+use super::io::{Fifos, open_reader, open_writer, read_rest};
 use crate::oci::spec::exec_process;
 
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
@@ -78,7 +78,8 @@ impl Containerd {
         let added = self.tasks().exec(self.request(message)).await.map_err(at("exec"));
         let started = match added {
             Ok(_) => {
-                let start = StartRequest { container_id: exec.container.clone(), exec_id: exec.exec_id.clone() };
+                let start =
+                    StartRequest { container_id: exec.container.clone(), exec_id: exec.exec_id.clone() };
                 self.tasks().start(self.request(start)).await.map_err(at("start exec")).map(|_| ())
             }
             Err(error) => Err(error),
@@ -164,7 +165,7 @@ impl Containerd {
             }
         };
         self.reap_exec(&exec).await;
-        drain(&exec, &mut output);
+        drain_rest(&exec, &mut output);
         self.end_exec(&exec).await;
         Ok(ExecOutput { code: outcome?, output: String::from_utf8_lossy(&output).into_owned() })
     }
@@ -190,8 +191,26 @@ fn drain(exec: &Exec, output: &mut Vec<u8>) {
         while let Ok(length) = receiver.try_read(&mut buffer)
             && length > 0
         {
-            output.extend_from_slice(&buffer[..length]);
-            output.truncate(KEPT_OUTPUT);
+            keep(output, &buffer[..length]);
         }
     }
+}
+
+/// What is left after the end.
+fn drain_rest(exec: &Exec, output: &mut Vec<u8>) {
+    let mut buffer = [0; 4096];
+    for receiver in [Some(&exec.stdout), exec.stderr.as_ref()].into_iter().flatten() {
+        loop {
+            let length = read_rest(receiver, &mut buffer);
+            if length == 0 {
+                break;
+            }
+            keep(output, &buffer[..length]);
+        }
+    }
+}
+
+fn keep(output: &mut Vec<u8>, chunk: &[u8]) {
+    output.extend_from_slice(chunk);
+    output.truncate(KEPT_OUTPUT);
 }

@@ -18,7 +18,9 @@ pub fn normalize(reference: &str) -> Option<String> {
         return None;
     }
     let (domain, name) = match path.split_once('/') {
-        Some((domain, name)) if domain.contains(['.', ':']) || domain == "localhost" => (domain, name.to_owned()),
+        Some((domain, name)) if domain.contains(['.', ':']) || domain == "localhost" => {
+            (domain, name.to_owned())
+        }
         Some(_) => ("docker.io", path.to_owned()),
         None => ("docker.io", format!("library/{path}")),
     };

@@ -52,7 +52,8 @@ impl Containerd {
     /// The image of that full name; `None` when it is not in the store.
     pub async fn image(&self, name: &str) -> Result<Option<Arc<Image>>, RuntimeError> {
         let request = self.request(GetImageRequest { name: name.to_owned() });
-        let answer = match ImagesClient::new(self.channel.clone()).get(request).await.map_err(at("get image")) {
+        let answer = match ImagesClient::new(self.channel.clone()).get(request).await.map_err(at("get image"))
+        {
             Err(error) if error.is_not_found() => return Ok(None),
             answer => answer?.into_inner(),
         };
@@ -65,8 +66,10 @@ impl Containerd {
         let manifest = self.manifest(&target.digest).await?;
         let config_digest = manifest.config.map(|config| config.digest).unwrap_or_default();
         let config: ImageConfig = self.read_json(&config_digest).await?;
-        let chain_id = chain_id(&config.rootfs.diff_ids)
-            .ok_or_else(|| RuntimeError::Malformed { what: format!("image {name}"), message: "no layers".into() })?;
+        let chain_id = chain_id(&config.rootfs.diff_ids).ok_or_else(|| RuntimeError::Malformed {
+            what: format!("image {name}"),
+            message: "no layers".into(),
+        })?;
         let image = Arc::new(Image {
             name: name.to_owned(),
             id: format!("{}@{}", repository(name), target.digest),
@@ -80,7 +83,8 @@ impl Containerd {
     /// All images with a name, for the node's status.
     pub async fn images(&self) -> Result<Vec<StoredImage>, RuntimeError> {
         let request = self.request(ListImagesRequest { filters: Vec::new() });
-        let answer = ImagesClient::new(self.channel.clone()).list(request).await.map_err(at("list images"))?;
+        let answer =
+            ImagesClient::new(self.channel.clone()).list(request).await.map_err(at("list images"))?;
         let mut list = Vec::new();
         for image in answer.into_inner().images {
             let digest = image.target.unwrap_or_default().digest;
@@ -108,19 +112,23 @@ impl Containerd {
 
     async fn read_json<T: DeserializeOwned>(&self, digest: &str) -> Result<T, RuntimeError> {
         let request = self.request(ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 });
-        let answer = ContentClient::new(self.channel.clone()).read(request).await.map_err(at("read content"))?;
+        let answer =
+            ContentClient::new(self.channel.clone()).read(request).await.map_err(at("read content"))?;
         let mut stream = answer.into_inner();
         let mut bytes = Vec::new();
         while let Some(part) = stream.message().await.map_err(at("read content"))? {
             bytes.extend_from_slice(&part.data);
         }
-        serde_json::from_slice(&bytes)
-            .map_err(|error| RuntimeError::Malformed { what: format!("content {digest}"), message: error.to_string() })
+        serde_json::from_slice(&bytes).map_err(|error| RuntimeError::Malformed {
+            what: format!("content {digest}"),
+            message: error.to_string(),
+        })
     }
 
     /// passwd and group of an image, read from its layers without mounting them; read once per image.
     pub async fn accounts(&self, image: &Image) -> Result<Arc<Accounts>, RuntimeError> {
-        if let Some(known) = lock(&self.accounts_cache).get(&image.chain_id) {
+        let mut cache = self.accounts_cache.lock().await;
+        if let Some(known) = cache.get(&image.chain_id) {
             return Ok(known.clone());
         }
         let key = format!("accounts-{}", image.chain_id);
@@ -136,10 +144,12 @@ impl Containerd {
         };
         let mounts = snapshots.view(self.request(view)).await.map_err(at("view image"))?.into_inner().mounts;
         let layers = layer_directories(&mounts);
-        let accounts =
-            Arc::new(Accounts { passwd: read_layered(&layers, "etc/passwd"), group: read_layered(&layers, "etc/group") });
+        let accounts = Arc::new(Accounts {
+            passwd: read_layered(&layers, "etc/passwd"),
+            group: read_layered(&layers, "etc/group"),
+        });
         let _ = snapshots.remove(self.request(remove)).await;
-        lock(&self.accounts_cache).insert(image.chain_id.clone(), accounts.clone());
+        cache.insert(image.chain_id.clone(), accounts.clone());
         Ok(accounts)
     }
 }
@@ -170,9 +180,11 @@ fn read_layered(layers: &[PathBuf], file: &str) -> String {
 
 fn read_beneath(root: &Path, file: &str) -> Option<String> {
     use std::io::Read;
-    let directory = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let directory =
+        rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()?;
     let opened =
-        openat2(&directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT).ok()?;
+        openat2(&directory, file, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::IN_ROOT)
+            .ok()?;
     let mut bytes = Vec::new();
     std::fs::File::from(opened).take(MAX_ACCOUNT_BYTES).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

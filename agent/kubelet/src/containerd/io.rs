@@ -83,6 +83,18 @@ pub fn open_writer(path: &Path) -> io::Result<pipe::Sender> {
     pipe::OpenOptions::new().read_write(true).open_sender(path)
 }
 
+/// Reads what is in the pipe this moment; 0: nothing. Asks the kernel itself: the async runtime may not have heard
+/// yet of bytes that were written just before their writer ended.
+pub fn read_rest(receiver: &pipe::Receiver, buffer: &mut [u8]) -> usize {
+    loop {
+        match rustix::io::read(receiver, &mut *buffer) {
+            Ok(length) => return length,
+            Err(Errno::INTR) => {}
+            Err(_) => return 0,
+        }
+    }
+}
+
 /// Output of a running container.
 pub struct ContainerIo {
     fifos: Fifos,
@@ -103,7 +115,8 @@ impl ContainerIo {
         for (stream, path) in sources {
             let Some(path) = path else { continue };
             let receiver = open_reader(path)?;
-            let pump = Pump { receiver, stream, log: log.clone(), output: output.clone(), ended: ended.clone() };
+            let pump =
+                Pump { receiver, stream, log: log.clone(), output: output.clone(), ended: ended.clone() };
             pumps.push(tokio::spawn(pump.run()));
         }
         Ok(Arc::new(Self { fifos, output, ended, pumps: Mutex::new(pumps) }))
@@ -150,19 +163,25 @@ impl Pump {
     async fn run(self) {
         let mut buffer = vec![0; CHUNK];
         loop {
-            let last_round = self.ended.is_cancelled();
             while let Ok(length) = self.receiver.try_read(&mut buffer)
                 && length > 0
             {
                 self.deliver(&buffer[..length]);
             }
-            if last_round {
-                return;
+            if self.ended.is_cancelled() {
+                break;
             }
             tokio::select! {
                 readable = self.receiver.readable() => if readable.is_err() { return },
                 () = self.ended.cancelled() => {}
             }
+        }
+        loop {
+            let length = read_rest(&self.receiver, &mut buffer);
+            if length == 0 {
+                return;
+            }
+            self.deliver(&buffer[..length]);
         }
     }
 

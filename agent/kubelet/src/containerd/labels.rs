@@ -128,7 +128,8 @@ impl Identity {
 pub fn container_id(pod_uid: &str, container: &str, attempt: u32) -> String {
     let readable = format!("{}-{container}-{attempt}", pod_uid.get(..8).unwrap_or(pod_uid));
     // containerd: alphanumeric runs joined by single separators.
-    let plain = readable.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let plain =
+        readable.split('-').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric()));
     if plain && readable.len() <= MAX_ID {
         return readable;
     }

@@ -59,7 +59,8 @@ fn subscript<'a>(path: &'a str, field: &str) -> Option<&'a str> {
 /// A map as `key="escaped value"` lines, sorted by key, as upstream formats it.
 fn lines(map: Option<&BTreeMap<String, String>>) -> String {
     let quoted = |value: &str| serde_json::Value::from(value).to_string();
-    let list: Vec<_> = map.into_iter().flatten().map(|(key, value)| format!("{key}={}", quoted(value))).collect();
+    let list: Vec<_> =
+        map.into_iter().flatten().map(|(key, value)| format!("{key}={}", quoted(value))).collect();
     list.join("\n")
 }
 
@@ -83,9 +84,7 @@ pub fn resource_field(
         "limits" => {
             limits.and_then(|list| list.get(resource)).or_else(|| node.allocatable.get(resource)).cloned()
         }
-        "requests" => {
-            requests.and_then(|list| list.get(resource)).or_else(|| limits?.get(resource)).cloned()
-        }
+        "requests" => requests.and_then(|list| list.get(resource)).or_else(|| limits?.get(resource)).cloned(),
         _ => return Err(unsupported(&selector.resource)),
     };
     let value = value.as_ref().and_then(quantity::milli).unwrap_or(0);

@@ -143,7 +143,9 @@ fn from_source(
         return fields::resource_field(pod, container, resource, node).map(Some).map_err(wrong);
     }
     let (kind, label, map, name, key, optional) = match (&from.config_map_key_ref, &from.secret_key_ref) {
-        (Some(r), _) => ("configmap", "ConfigMap", sources.config_maps.get(&r.name), &r.name, &r.key, r.optional),
+        (Some(r), _) => {
+            ("configmap", "ConfigMap", sources.config_maps.get(&r.name), &r.name, &r.key, r.optional)
+        }
         (None, Some(r)) => ("secret", "Secret", sources.secrets.get(&r.name), &r.name, &r.key, r.optional),
         (None, None) => return Err(wrong("valueFrom names no source that this node knows".into())),
     };
@@ -172,7 +174,8 @@ mod tests {
             Some(pairs.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect())
         };
         Sources {
-            config_maps: [("cm".to_owned(), data(&[("A", "1"), ("B", "2")])), ("gone".to_owned(), None)].into(),
+            config_maps: [("cm".to_owned(), data(&[("A", "1"), ("B", "2")])), ("gone".to_owned(), None)]
+                .into(),
             secrets: [("s".to_owned(), data(&[("password", "x")]))].into(),
         }
     }

@@ -17,11 +17,10 @@ impl Host {
         let Some(container) = container(&order.pod, &order.container) else { return Ok(()) };
         let handler = container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
         match handler {
-            Some(handler) => {
-                self.run_hook(&order.pod, container, &order.id, &order.sandbox, handler, HOOK_LIMIT)
-                    .await
-                    .map_err(|error| format!("PostStartHook failed: {error}"))
-            }
+            Some(handler) => self
+                .run_hook(&order.pod, container, &order.id, &order.sandbox, handler, HOOK_LIMIT)
+                .await
+                .map_err(|error| format!("PostStartHook failed: {error}")),
             None => Ok(()),
         }
     }
@@ -55,7 +54,9 @@ impl Host {
         let outcome = if let Some(exec) = &handler.exec {
             self.exec_check(id, exec.command.as_deref().unwrap_or_default(), limit).await
         } else {
-            let Some(address) = self.address(pod, sandbox) else { return Err("the pod has no address".into()) };
+            let Some(address) = self.address(pod, sandbox) else {
+                return Err("the pod has no address".into());
+            };
             match (&handler.http_get, &handler.tcp_socket) {
                 (Some(http), _) => check::http(http, container, address, limit).await,
                 (None, Some(tcp)) => check::tcp(tcp, container, address, limit).await,
@@ -93,7 +94,9 @@ impl Host {
         match self.containerd.exec_collect(id, words, limit).await {
             Ok(output) if output.code == 0 => Outcome::Success,
             Ok(output) => Outcome::Failure(output.output),
-            Err(error @ crate::containerd::RuntimeError::Timeout { .. }) => Outcome::Failure(error.to_string()),
+            Err(error @ crate::containerd::RuntimeError::Timeout { .. }) => {
+                Outcome::Failure(error.to_string())
+            }
             Err(error) => Outcome::Unknown(error.to_string()),
         }
     }

@@ -30,7 +30,9 @@ use crate::oci::machine::Machine;
 use crate::podnet::PodNetworking;
 use crate::pods::effects::{PodEffects, ProbeOrder, Severity, StartError, StartOrder, StopOrder, Written};
 use crate::pods::record::{PodFiles, PodRecord};
-use crate::pods::state::{Exit, Instance, Sandbox, host_network, init_containers, name, namespace, spec, uid};
+use crate::pods::state::{
+    Exit, FailureKind, Instance, Sandbox, host_network, init_containers, name, namespace, spec, uid,
+};
 use crate::probes::Outcome;
 use crate::volumes;
 
@@ -106,7 +108,11 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl PodEffects for Host {
-    fn prepare_sandbox(self: Arc<Self>, pod: Arc<Pod>, attempt: u32) -> BoxFuture<'static, Result<Sandbox, String>> {
+    fn prepare_sandbox(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        attempt: u32,
+    ) -> BoxFuture<'static, Result<Sandbox, String>> {
         Box::pin(async move { self.make_sandbox(&pod, attempt).await })
     }
 
@@ -129,7 +135,22 @@ impl PodEffects for Host {
     }
 
     fn start(self: Arc<Self>, order: StartOrder) -> BoxFuture<'static, Result<Instance, StartError>> {
-        Box::pin(async move { self.start_container(&order).await })
+        Box::pin(async move {
+            let outcome = self.start_container(&order).await;
+            if let Err(StartError::Failed { kind, message }) = &outcome {
+                let message = match kind {
+                    FailureKind::CreateContainerConfigError | FailureKind::CreateContainerError => {
+                        message.as_str()
+                    }
+                    FailureKind::ErrImagePull => "ErrImagePull",
+                    FailureKind::ErrImageNeverPull => "ErrImageNeverPull",
+                    FailureKind::InvalidImageName => "InvalidImageName",
+                };
+                let message = format!("Error: {message}");
+                self.event(&order.pod, Some(&order.container), Severity::Warning, "Failed", &message);
+            }
+            outcome
+        })
     }
 
     fn post_start(self: Arc<Self>, order: StopOrder) -> BoxFuture<'static, Result<(), String>> {

@@ -8,12 +8,16 @@ use super::{Host, blocking, unsupported};
 use crate::cgroup::qos;
 use crate::podnet::NetPod;
 use crate::pods::state::{Sandbox, host_network, name, namespace, spec, uid};
-use crate::sandbox::namespaces::{Pins, mount_shm, unmount_below};
 use crate::sandbox::files;
+use crate::sandbox::namespaces::{Pins, mount_shm, unmount_below};
 use crate::volumes;
 
 impl Host {
-    pub(super) async fn make_sandbox(self: &Arc<Self>, pod: &Arc<Pod>, attempt: u32) -> Result<Sandbox, String> {
+    pub(super) async fn make_sandbox(
+        self: &Arc<Self>,
+        pod: &Arc<Pod>,
+        attempt: u32,
+    ) -> Result<Sandbox, String> {
         if let Some(reason) = unsupported(pod) {
             return Err(reason.into());
         }
@@ -24,7 +28,10 @@ impl Host {
         } else {
             let net = Pins::new(self.config.pins_dir(uid(pod))).net();
             let identity = net_pod(pod);
-            self.network.setup(&identity, &net).await.map_err(|error| format!("failed to setup network for sandbox: {error}"))?
+            self.network
+                .setup(&identity, &net)
+                .await
+                .map_err(|error| format!("failed to setup network for sandbox: {error}"))?
         };
         let sandbox = Sandbox { attempt, ips };
         self.write_files(pod, &sandbox).map_err(|error| format!("files of the pod: {error}"))?;
@@ -33,12 +40,15 @@ impl Host {
 
     fn make_namespaces(&self, pod: &Pod) -> Result<(), String> {
         let path = self.cgroup_of(pod);
-        self.cgroups.create(&path, qos::pod_limits(pod)).map_err(|error| format!("cgroup {path}: {error}"))?;
+        self.cgroups
+            .create(&path, qos::pod_limits(pod))
+            .map_err(|error| format!("cgroup {path}: {error}"))?;
         let pins = Pins::new(self.config.pins_dir(uid(pod)));
         let own_network = !host_network(pod);
         if !pins.present(own_network) {
             let hostname = files::hostname(pod, &self.hostname, &self.config.cluster_domain);
-            pins.create(&hostname, own_network, &sysctls(pod)).map_err(|error| format!("namespaces: {error}"))?;
+            pins.create(&hostname, own_network, &sysctls(pod))
+                .map_err(|error| format!("namespaces: {error}"))?;
         }
         if spec(pod).host_ipc != Some(true) {
             mount_shm(&self.shm_dir(uid(pod))).map_err(|error| format!("/dev/shm: {error}"))?;
@@ -56,7 +66,8 @@ impl Host {
         } else {
             files::hosts(pod, &sandbox.ips, domain)
         };
-        let node = files::Resolver::parse(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
+        let node =
+            files::Resolver::parse(&std::fs::read_to_string(&self.config.resolv_conf).unwrap_or_default());
         let resolver = files::resolver(pod, &node, &self.config.cluster_dns, domain);
         std::fs::write(directory.join("etc-hosts"), hosts)?;
         std::fs::write(directory.join("resolv.conf"), resolver.render())?;

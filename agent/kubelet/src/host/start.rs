@@ -19,7 +19,9 @@ use crate::environment::{self, Sources};
 use crate::oci::spec::{Mount, Namespaces, SpecError, SpecInput, build};
 use crate::oci::user::{RunAs, run_as};
 use crate::pods::effects::{PodEffects, Severity, StartError, StartOrder};
-use crate::pods::state::{Exit, FailureKind, Instance, InstanceState, Sandbox, container, host_network, name, namespace, spec, uid};
+use crate::pods::state::{
+    Exit, FailureKind, Instance, InstanceState, Sandbox, container, host_network, name, namespace, spec, uid,
+};
 use crate::sandbox::files::hostname;
 use crate::sandbox::namespaces::Pins;
 use crate::volumes::mounts::{add_file, volume_mounts};
@@ -32,22 +34,30 @@ fn failed(kind: FailureKind) -> impl Fn(String) -> StartError {
 }
 
 impl Host {
-    pub(super) async fn start_container(self: &Arc<Self>, order: &StartOrder) -> Result<Instance, StartError> {
+    pub(super) async fn start_container(
+        self: &Arc<Self>,
+        order: &StartOrder,
+    ) -> Result<Instance, StartError> {
         let pod = &*order.pod;
-        let missing = || failed(FailureKind::CreateContainerConfigError)(format!("no container {}", order.container));
+        let missing =
+            || failed(FailureKind::CreateContainerConfigError)(format!("no container {}", order.container));
         let container = container(pod, &order.container).ok_or_else(missing)?;
         // Only closed with the process.
         let _slot = self.start_slots.acquire().await;
         let image = self.find_image(pod, container).await?;
         let config_error = failed(FailureKind::CreateContainerConfigError);
         let mut identity = self.identity(pod, container, order.attempt, &image);
-        let (env, run_as) = self.environment_and_user(order, container, &image).await.map_err(&config_error)?;
+        let (env, run_as) =
+            self.environment_and_user(order, container, &image).await.map_err(&config_error)?;
         identity.run_as = run_as;
         let mounts = self.mounts(pod, container, order.attempt, &env).map_err(&config_error)?;
         let spec = self.specification(pod, container, &image, &env, &identity, &mounts)?;
         self.remove_older(&identity).await;
         let id = identity.id();
-        self.owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(id.clone(), uid(pod).to_owned());
+        self.owners
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(id.clone(), uid(pod).to_owned());
         let started = self.create_and_start(pod, container, &identity, &image, &spec).await;
         let instance = |state| Instance {
             id,
@@ -65,7 +75,13 @@ impl Host {
                 Ok(instance)
             }
             Err(message) => {
-                self.event(pod, Some(&container.name), Severity::Warning, "Failed", &format!("Error: {message}"));
+                self.event(
+                    pod,
+                    Some(&container.name),
+                    Severity::Warning,
+                    "Failed",
+                    &format!("Error: {message}"),
+                );
                 let instance = instance(InstanceState::Exited(start_error(message)));
                 self.record_instance(pod, &container.name, &instance);
                 Err(StartError::Run(instance))
@@ -81,7 +97,9 @@ impl Host {
             StartError::Failed { kind, message }
         };
         let Some(full) = normalize(reference) else {
-            let message = format!("Failed to apply default image tag \"{reference}\": couldn't parse image name \"{reference}\": invalid reference format");
+            let message = format!(
+                "Failed to apply default image tag \"{reference}\": couldn't parse image name \"{reference}\": invalid reference format"
+            );
             self.event(pod, Some(&container.name), Severity::Warning, "InspectFailed", &message);
             return Err(failed(FailureKind::InvalidImageName)(message));
         };
@@ -94,7 +112,8 @@ impl Host {
                 Ok(image)
             }
             Ok(None) if policy == "Never" => {
-                let message = format!("Container image \"{reference}\" is not present with pull policy of Never");
+                let message =
+                    format!("Container image \"{reference}\" is not present with pull policy of Never");
                 self.event(pod, Some(&container.name), Severity::Warning, "ErrImageNeverPull", &message);
                 Err(failed(FailureKind::ErrImageNeverPull)(message))
             }
@@ -134,10 +153,11 @@ impl Host {
         let variables = environment::services::variables(pod, services.iter().map(|service| &**service));
         let sources = self.sources(pod, container).await?;
         let facts = self.facts(Some(&order.sandbox));
-        let env =
-            environment::build(pod, container, variables, &sources, &facts).map_err(|error| error.to_string())?;
+        let env = environment::build(pod, container, variables, &sources, &facts)
+            .map_err(|error| error.to_string())?;
         let accounts = self.containerd.accounts(image).await.map_err(|error| error.to_string())?;
-        let run_as = run_as(pod, container, &image.process.user, &accounts).map_err(|error| error.to_string())?;
+        let run_as =
+            run_as(pod, container, &image.process.user, &accounts).map_err(|error| error.to_string())?;
         Ok((env, run_as))
     }
 
@@ -145,7 +165,8 @@ impl Host {
         let (config_maps, secrets) = environment::references(container);
         let mut sources = Sources::default();
         for name in config_maps {
-            let data = self.objects.config_map(namespace(pod), &name).await.map_err(|error| error.to_string())?;
+            let data =
+                self.objects.config_map(namespace(pod), &name).await.map_err(|error| error.to_string())?;
             sources.config_maps.insert(name, data);
         }
         for name in secrets {
@@ -250,7 +271,8 @@ impl Host {
         files.drop_instances_before(&identity.container, oldest);
         let Some(logs) = Path::new(&identity.log_path).parent() else { return };
         for entry in fs::read_dir(logs).into_iter().flatten().flatten() {
-            let attempt = entry.file_name().to_str().and_then(|name| name.split('.').next()?.parse::<u32>().ok());
+            let attempt =
+                entry.file_name().to_str().and_then(|name| name.split('.').next()?.parse::<u32>().ok());
             if attempt.is_some_and(|attempt| attempt < oldest) {
                 // Gone or not: only disk space.
                 let _ = fs::remove_file(entry.path());

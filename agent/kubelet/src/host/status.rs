@@ -58,9 +58,7 @@ fn status_patch(uid: &str, previous: &PodStatus, status: &PodStatus) -> Value {
             }
         }
     }
-    for (field, before, after) in
-        [("podIPs", &previous.pod_ips, &status.pod_ips)]
-    {
+    for (field, before, after) in [("podIPs", &previous.pod_ips, &status.pod_ips)] {
         if before.as_ref().is_some_and(|list| !list.is_empty()) && before != after {
             let list = body.get(field).cloned().unwrap_or(json!([]));
             let mut list = list.as_array().cloned().unwrap_or_default();

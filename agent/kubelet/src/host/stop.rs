@@ -122,7 +122,13 @@ impl Host {
     }
 
     /// What the container left in its message file, or for FallbackToLogsOnError the end of its log.
-    fn termination_message(&self, pod: &Pod, container_name: &str, attempt: u32, code: i32) -> Option<String> {
+    fn termination_message(
+        &self,
+        pod: &Pod,
+        container_name: &str,
+        attempt: u32,
+        code: i32,
+    ) -> Option<String> {
         let path = self.files(uid(pod)).message(container_name, attempt);
         let mut bytes = Vec::new();
         if let Ok(file) = fs::File::open(&path) {
@@ -176,8 +182,23 @@ async fn reached(deadline: &mut Deadline) {
 /// Number of a signal by name (with or without SIG) or number.
 fn signal_number(text: &str) -> Option<u32> {
     const NAMES: [(&str, u32); 17] = [
-        ("HUP", 1), ("INT", 2), ("QUIT", 3), ("ILL", 4), ("TRAP", 5), ("ABRT", 6), ("BUS", 7), ("FPE", 8), ("KILL", 9),
-        ("USR1", 10), ("SEGV", 11), ("USR2", 12), ("PIPE", 13), ("ALRM", 14), ("TERM", 15), ("CONT", 18), ("WINCH", 28),
+        ("HUP", 1),
+        ("INT", 2),
+        ("QUIT", 3),
+        ("ILL", 4),
+        ("TRAP", 5),
+        ("ABRT", 6),
+        ("BUS", 7),
+        ("FPE", 8),
+        ("KILL", 9),
+        ("USR1", 10),
+        ("SEGV", 11),
+        ("USR2", 12),
+        ("PIPE", 13),
+        ("ALRM", 14),
+        ("TERM", 15),
+        ("CONT", 18),
+        ("WINCH", 28),
     ];
     if let Ok(number) = text.parse::<u32>() {
         return (1..=64).contains(&number).then_some(number);

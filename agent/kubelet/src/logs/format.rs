@@ -101,7 +101,10 @@ mod tests {
     fn long_lines_are_split_and_the_last_piece_ends_them() {
         let text = encoded(&[vec![b'x'; MAX_PAYLOAD + 5], vec![b'\n']].concat());
         let tags: Vec<_> = text.lines().map(|line| parse(line.as_bytes()).unwrap()).collect();
-        assert_eq!(tags.iter().map(|r| (r.full, r.payload.len())).collect::<Vec<_>>(), [(false, MAX_PAYLOAD), (true, 5)]);
+        assert_eq!(
+            tags.iter().map(|r| (r.full, r.payload.len())).collect::<Vec<_>>(),
+            [(false, MAX_PAYLOAD), (true, 5)]
+        );
     }
 
     #[test]

@@ -173,7 +173,8 @@ fn line_start(block: &[u8], lines: u64, stream: Option<Stream>, whole: bool) -> 
         if index == 0 && !whole {
             continue; // may be the second half of a record
         }
-        let Some(parsed) = parse(record).filter(|parsed| stream.is_none_or(|stream| stream == parsed.stream)) else {
+        let Some(parsed) = parse(record).filter(|parsed| stream.is_none_or(|stream| stream == parsed.stream))
+        else {
             continue;
         };
         open = !parsed.full;
@@ -223,7 +224,8 @@ mod tests {
     #[tokio::test]
     async fn options_select_what_is_shown() {
         let (out, err) = (Stream::Stdout, Stream::Stderr);
-        let content = log(&[(1, out, "one\n"), (2, err, "two\n"), (3, out, "thr"), (4, out, "ee\n"), (5, out, "end")]);
+        let content =
+            log(&[(1, out, "one\n"), (2, err, "two\n"), (3, out, "thr"), (4, out, "ee\n"), (5, out, "end")]);
         let options = LogOptions::default;
         let table = [
             (options(), "one\ntwo\nthree\nend"),

@@ -154,7 +154,8 @@ async fn keep_lease(host: &Host, node: Node) {
 
 async fn renew(api: &Api<Lease>, name: &str, node: &Node) -> Result<(), kube::Error> {
     let now = MicroTime(Timestamp::now());
-    let patch = json!({"spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
+    let patch =
+        json!({"spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now}});
     match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Err(kube::Error::Api(error)) if error.code == 404 => {}
         outcome => return outcome.map(|_| ()),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -112,9 +112,10 @@ fn addresses(facts: &NodeFacts) -> Vec<NodeAddress> {
 fn list_images(images: &[StoredImage]) -> Vec<ContainerImage> {
     let mut by_digest: BTreeMap<&str, ContainerImage> = BTreeMap::new();
     for image in images {
-        let entry = by_digest
-            .entry(&image.digest)
-            .or_insert_with(|| ContainerImage { names: Some(Vec::new()), size_bytes: Some(image.size_bytes) });
+        let entry = by_digest.entry(&image.digest).or_insert_with(|| ContainerImage {
+            names: Some(Vec::new()),
+            size_bytes: Some(image.size_bytes),
+        });
         entry.names.get_or_insert_default().push(image.name.clone());
     }
     let mut list: Vec<_> = by_digest.into_values().collect();
@@ -125,9 +126,15 @@ fn list_images(images: &[StoredImage]) -> Vec<ContainerImage> {
 
 fn conditions(health: &Health, now: Timestamp) -> Vec<NodeCondition> {
     let ready = health.problems.is_empty();
-    let ready_text = if ready { "kubelet is posting ready status".into() } else { health.problems.join(", ") };
+    let ready_text =
+        if ready { "kubelet is posting ready status".into() } else { health.problems.join(", ") };
     let rows = [
-        ("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available".into()),
+        (
+            "MemoryPressure",
+            false,
+            "KubeletHasSufficientMemory",
+            "kubelet has sufficient memory available".into(),
+        ),
         ("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure".into()),
         ("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available".into()),
         if health.network_ready {

@@ -8,9 +8,29 @@ const DENIED: &[(&str, &[&str])] = &[
     (
         "CAP_SYS_ADMIN",
         &[
-            "fanotify_init", "fsconfig", "fsmount", "fsopen", "fspick", "lookup_dcookie", "mount", "mount_setattr",
-            "move_mount", "open_tree", "pivot_root", "quotactl", "quotactl_fd", "setdomainname", "sethostname", "setns",
-            "swapoff", "swapon", "umount", "umount2", "unshare", "perf_event_open", "bpf",
+            "fanotify_init",
+            "fsconfig",
+            "fsmount",
+            "fsopen",
+            "fspick",
+            "lookup_dcookie",
+            "mount",
+            "mount_setattr",
+            "move_mount",
+            "open_tree",
+            "pivot_root",
+            "quotactl",
+            "quotactl_fd",
+            "setdomainname",
+            "sethostname",
+            "setns",
+            "swapoff",
+            "swapon",
+            "umount",
+            "umount2",
+            "unshare",
+            "perf_event_open",
+            "bpf",
         ],
     ),
     ("CAP_SYS_BOOT", &["reboot", "kexec_load", "kexec_file_load"]),
@@ -25,8 +45,22 @@ const DENIED: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "add_key", "keyctl", "request_key", "userfaultfd", "get_kernel_syms", "query_module", "nfsservctl", "uselib",
-            "ustat", "sysfs", "_sysctl", "io_uring_enter", "io_uring_register", "io_uring_setup", "vm86", "vm86old",
+            "add_key",
+            "keyctl",
+            "request_key",
+            "userfaultfd",
+            "get_kernel_syms",
+            "query_module",
+            "nfsservctl",
+            "uselib",
+            "ustat",
+            "sysfs",
+            "_sysctl",
+            "io_uring_enter",
+            "io_uring_register",
+            "io_uring_setup",
+            "vm86",
+            "vm86old",
         ],
     ),
 ];
@@ -51,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_capability_lifts_its_own_calls_only() {
-        let text = |capabilities: &[String]| runtime_default(capabilities)["syscalls"][0]["names"].to_string();
+        let text =
+            |capabilities: &[String]| runtime_default(capabilities)["syscalls"][0]["names"].to_string();
         assert!(text(&[]).contains("\"mount\""));
         let admin = text(&["CAP_SYS_ADMIN".into()]);
         assert!(!admin.contains("\"mount\"") && admin.contains("\"reboot\"") && admin.contains("\"keyctl\""));

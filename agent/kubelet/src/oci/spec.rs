@@ -15,13 +15,34 @@ use crate::pods::state::spec as pod_spec;
 
 /// Capabilities of an ordinary container.
 const DEFAULT_CAPABILITIES: [&str; 14] = [
-    "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID",
-    "CAP_SETFCAP", "CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
 ];
 
 const MASKED_PATHS: [&str; 12] = [
-    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-    "/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/proc/interrupts", "/sys/firmware",
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/interrupts",
+    "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
 
@@ -148,7 +169,8 @@ pub fn build(input: &SpecInput<'_>) -> Result<Value, SpecError> {
 pub fn args(input: &SpecInput<'_>) -> Result<Vec<String>, SpecError> {
     let given = |words: &Option<Vec<String>>| words.clone().filter(|words| !words.is_empty());
     let expanded = |words: Vec<String>| -> Vec<String> {
-        let lookup = |name: &str| input.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let lookup =
+            |name: &str| input.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         words.iter().map(|word| expand(word, lookup)).collect()
     };
     let command = given(&input.container.command).map(&expanded);
@@ -179,7 +201,8 @@ pub fn env(input: &SpecInput<'_>) -> Vec<String> {
 
 fn cwd(input: &SpecInput<'_>) -> String {
     let own = input.container.working_dir.clone().filter(|path| !path.is_empty());
-    own.or_else(|| Some(input.image.working_dir.clone()).filter(|path| !path.is_empty())).unwrap_or("/".into())
+    own.or_else(|| Some(input.image.working_dir.clone()).filter(|path| !path.is_empty()))
+        .unwrap_or("/".into())
 }
 
 /// What the container asks for, as far as the agent has it itself.
@@ -329,7 +352,8 @@ mod tests {
 
     fn with(container: &Value, then: impl FnOnce(Result<Value, SpecError>)) {
         let pod: Pod =
-            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}})).unwrap();
+            serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}}))
+                .unwrap();
         let container = &pod_spec(&pod).containers[0];
         let image = ImageProcess {
             entrypoint: Some(vec!["/entry".into()]),
@@ -345,8 +369,18 @@ mod tests {
         };
         let env = [("X".to_owned(), "spec".to_owned())];
         let mounts = [
-            Mount { source: "/a".into(), destination: "/data/inner".into(), read_only: true, propagation: "rprivate" },
-            Mount { source: "/b".into(), destination: "/data".into(), read_only: false, propagation: "rslave" },
+            Mount {
+                source: "/a".into(),
+                destination: "/data/inner".into(),
+                read_only: true,
+                propagation: "rprivate",
+            },
+            Mount {
+                source: "/b".into(),
+                destination: "/data".into(),
+                read_only: false,
+                propagation: "rslave",
+            },
         ];
         then(build(&SpecInput {
             pod: &pod,
@@ -372,7 +406,10 @@ mod tests {
         check(json!({"name": "c"}), json!(["/entry", "serve"]));
         check(json!({"name": "c", "args": ["x"]}), json!(["/entry", "x"]));
         check(json!({"name": "c", "command": ["sh"]}), json!(["sh"]));
-        check(json!({"name": "c", "command": ["sh"], "args": ["-c", "echo $(X) $(Y)"]}), json!(["sh", "-c", "echo spec $(Y)"]));
+        check(
+            json!({"name": "c", "command": ["sh"], "args": ["-c", "echo $(X) $(Y)"]}),
+            json!(["sh", "-c", "echo spec $(Y)"]),
+        );
     }
 
     #[test]
@@ -407,13 +444,22 @@ mod tests {
             assert_eq!(spec["process"]["env"], json!(["PATH=/bin", "HOSTNAME=p", "X=spec"]));
             assert_eq!(spec["root"]["readonly"], true);
             assert_eq!(spec["linux"]["resources"]["memory"], json!({"limit": 64 << 20}));
-            assert_eq!(spec["linux"]["resources"]["cpu"], json!({"shares": 512, "quota": 50_000, "period": 100_000}));
+            assert_eq!(
+                spec["linux"]["resources"]["cpu"],
+                json!({"shares": 512, "quota": 50_000, "period": 100_000})
+            );
             assert_eq!(spec["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ALLOW");
             assert_eq!(spec["linux"]["rootfsPropagation"], "rslave");
             let mounts = spec["mounts"].as_array().unwrap();
-            let order: Vec<_> = mounts.iter().rev().take(2).map(|mount| mount["destination"].clone()).collect();
+            let order: Vec<_> =
+                mounts.iter().rev().take(2).map(|mount| mount["destination"].clone()).collect();
             assert_eq!(order, ["/data/inner", "/data"], "the inner mount comes last");
-            assert!(spec["linux"]["namespaces"].as_array().unwrap().contains(&json!({"type": "network", "path": "/ns/net"})));
+            assert!(
+                spec["linux"]["namespaces"]
+                    .as_array()
+                    .unwrap()
+                    .contains(&json!({"type": "network", "path": "/ns/net"}))
+            );
         });
     }
 

@@ -3,8 +3,8 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use crate::pods::state::{name, namespace, spec, uid};
 pub use crate::pods::state::RunAs;
+use crate::pods::state::{name, namespace, spec, uid};
 
 /// Account files of an image; empty when it has none.
 #[derive(Debug, Clone, Default)]
@@ -66,7 +66,12 @@ fn requested(pod: &Pod, container: &Container) -> (Option<i64>, Option<i64>, boo
 }
 
 /// The identity of the container's first process.
-pub fn run_as(pod: &Pod, container: &Container, image_user: &str, accounts: &Accounts) -> Result<RunAs, UserError> {
+pub fn run_as(
+    pod: &Pod,
+    container: &Container,
+    image_user: &str,
+    accounts: &Accounts,
+) -> Result<RunAs, UserError> {
     let (user, group, non_root) = requested(pod, container);
     let (image_name, image_group) = image_user.split_once(':').unwrap_or((image_user, ""));
     let who = || (format!("{}_{}({})", name(pod), namespace(pod), uid(pod)), container.name.clone());
@@ -166,7 +171,9 @@ fn group_by_name(text: &str, wanted: &str) -> Option<u32> {
 }
 
 fn memberships<'a>(text: &'a str, user: &'a str) -> impl Iterator<Item = u32> + 'a {
-    groups(text).filter(move |(.., members)| members.split(',').any(|member| member == user)).map(|(_, gid, _)| gid)
+    groups(text)
+        .filter(move |(.., members)| members.split(',').any(|member| member == user))
+        .map(|(_, gid, _)| gid)
 }
 
 #[cfg(test)]
@@ -175,7 +182,12 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn check(pod_context: &Value, context: &Value, image_user: &str, expected: Result<(u32, u32, &[u32]), &str>) {
+    fn check(
+        pod_context: &Value,
+        context: &Value,
+        image_user: &str,
+        expected: Result<(u32, u32, &[u32]), &str>,
+    ) {
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u"},
             "spec": {"securityContext": pod_context, "containers": [{"name": "c", "securityContext": context}]}}))
@@ -185,9 +197,14 @@ mod tests {
             group: "root:x:0:\nweb:x:102:\nlogs:x:50:web,other\nops:x:60:root\n".into(),
         };
         let found = run_as(&pod, &spec(&pod).containers[0], image_user, &accounts);
-        let expected =
-            expected.map(|(uid, gid, groups)| RunAs { uid, gid, groups: groups.to_vec() }).map_err(str::to_owned);
-        assert_eq!(found.map_err(|error| error.to_string()), expected, "{pod_context} {context} {image_user:?}");
+        let expected = expected
+            .map(|(uid, gid, groups)| RunAs { uid, gid, groups: groups.to_vec() })
+            .map_err(str::to_owned);
+        assert_eq!(
+            found.map_err(|error| error.to_string()),
+            expected,
+            "{pod_context} {context} {image_user:?}"
+        );
     }
 
     #[test]
@@ -218,8 +235,16 @@ mod tests {
         let non_root = json!({"runAsNonRoot": true});
         check(&non_root, &json!({}), "101", Ok((101, 102, &[50, 102])));
         for (context, user, message) in [
-            (json!({}), "", "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)"),
-            (json!({"runAsUser": 0}), "web", "container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)"),
+            (
+                json!({}),
+                "",
+                "container has runAsNonRoot and image will run as root (pod: \"p_n(u)\", container: c)",
+            ),
+            (
+                json!({"runAsUser": 0}),
+                "web",
+                "container's runAsUser breaks non-root policy (pod: \"p_n(u)\", container: c)",
+            ),
             (
                 json!({}),
                 "web",

@@ -18,7 +18,7 @@ use super::record::PodRecord;
 use super::state::{
     Cause, Exit, Instance, Operation, PodState, Sandbox, Slot, Step, Termination, init_containers, name,
 };
-use super::status::generate;
+use super::status::{begun_backoffs, generate};
 use super::status_writer::{self, Wanted};
 use crate::probes::tracker::Change;
 use crate::probes::{Outcome, ProbeKind};
@@ -198,8 +198,13 @@ impl Actor {
 
     /// Probes of instances that a former agent started.
     fn resume(&mut self) {
-        let running: Vec<String> =
-            self.state.containers.iter().filter(|(_, slot)| slot.running().is_some()).map(|(n, _)| n.clone()).collect();
+        let running: Vec<String> = self
+            .state
+            .containers
+            .iter()
+            .filter(|(_, slot)| slot.running().is_some())
+            .map(|(n, _)| n.clone())
+            .collect();
         for name in running {
             self.start_probes(&name, true);
         }
@@ -234,6 +239,9 @@ impl Actor {
     fn publish(&mut self, now: Timestamp) {
         let status = generate(&self.state, now, &self.config.node_ips, &self.status);
         if status != self.status {
+            for (container, message) in begun_backoffs(&self.status, &status) {
+                self.effects.event(&self.state.pod, Some(&container), Severity::Warning, "BackOff", &message);
+            }
             self.status = status.clone();
             self.wanted.send_replace(Some((self.state.pod.clone(), status)));
         }
@@ -361,7 +369,10 @@ impl Actor {
     }
 
     fn refresh_volumes(&mut self) {
-        if self.state.termination.is_some() || self.state.volumes.done().is_none() || self.state.cleanup != Step::Absent {
+        if self.state.termination.is_some()
+            || self.state.volumes.done().is_none()
+            || self.state.cleanup != Step::Absent
+        {
             return;
         }
         let (pod, effects, sandbox) = (self.state.pod.clone(), self.effects.clone(), self.sandbox());
@@ -388,9 +399,7 @@ impl Actor {
             Done::Stopped(container, id) => {
                 let slot = self.slot(&container);
                 // The end itself is reported by the runtime; a stop that gave up leaves it to be tried again.
-                if slot.running().is_some_and(|instance| instance.id == id)
-                    && !self.reaping.contains(&id)
-                {
+                if slot.running().is_some_and(|instance| instance.id == id) && !self.reaping.contains(&id) {
                     self.slot(&container).operation = Operation::Idle;
                 }
             }
@@ -411,11 +420,11 @@ impl Actor {
             self.effects.event(&self.state.pod, None, Severity::Warning, reason, error);
         }
     }
-
 }
 
 fn view(state: &PodState, status: &PodStatus) -> View {
-    let running = state.containers.iter().filter_map(|(name, slot)| Some((name.clone(), slot.running()?.id.clone())));
+    let running =
+        state.containers.iter().filter_map(|(name, slot)| Some((name.clone(), slot.running()?.id.clone())));
     let attempts = state.containers.iter().map(|(name, slot)| {
         let attempt = |instance: &Option<Instance>| instance.as_ref().map(|instance| instance.attempt);
         (name.clone(), (attempt(&slot.current), attempt(&slot.previous)))

@@ -101,7 +101,8 @@ async fn a_crashing_container_waits_longer_each_time() {
     for (attempt, wait) in [(0, 0), (1, 10), (2, 20), (3, 40)] {
         course.effects.exit(&format!("a-{attempt}"), 1).await;
         if wait > 0 {
-            assert_eq!(course.within(wait - 1).await, [format!("reap a-{attempt} 1")]);
+            let expected = [format!("reap a-{attempt} 1"), "event BackOff".into()];
+            assert_eq!(course.within(wait - 1).await, expected);
             let status = course.effects.written.lock().unwrap().clone();
             let waiting = status.container_statuses.unwrap()[0].state.clone().unwrap().waiting.unwrap();
             assert_eq!(waiting.reason.as_deref(), Some("CrashLoopBackOff"));

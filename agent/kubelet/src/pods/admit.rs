@@ -22,8 +22,10 @@ pub struct Allocatable {
 /// Whether `pod` fits beside `others`, the admitted pods that have not ended.
 pub fn admit(pod: &Pod, others: &[Arc<Pod>], node: Allocatable) -> Result<(), Verdict> {
     let (cpu, memory) = pod_requests(pod);
-    let (used_cpu, used_memory) =
-        others.iter().map(|other| pod_requests(other)).fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
+    let (used_cpu, used_memory) = others
+        .iter()
+        .map(|other| pod_requests(other))
+        .fold((0, 0), |sum, next| (sum.0 + next.0, sum.1 + next.1));
     let counts = [
         ("pods", 1, others.len() as u64, u64::from(node.pods)),
         ("cpu", cpu, used_cpu, node.cpu_milli),
@@ -72,7 +74,8 @@ fn host_ports(pod: &Pod) -> Vec<HostPort> {
     let ports = all_containers(pod).flat_map(|container| container.ports.iter().flatten());
     ports
         .filter_map(|port| {
-            let number = port.host_port.or(host_network.then_some(port.container_port)).filter(|port| *port > 0)?;
+            let number =
+                port.host_port.or(host_network.then_some(port.container_port)).filter(|port| *port > 0)?;
             Some(HostPort {
                 ip: port.host_ip.clone().unwrap_or_default(),
                 protocol: port.protocol.clone().unwrap_or("TCP".into()),

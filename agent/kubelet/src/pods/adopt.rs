@@ -11,7 +11,9 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 use super::actor::Hint;
 use super::backoff::Backoff;
 use super::record::{InstanceRecord, PodFiles, PodRecord};
-use super::state::{Exit, Instance, InstanceState, PodState, Slot, Step, all_containers, init_containers, uid};
+use super::state::{
+    Exit, Instance, InstanceState, PodState, Slot, Step, all_containers, init_containers, uid,
+};
 use super::status::runtime_id;
 use crate::containerd::RuntimeError;
 use crate::containerd::containers::{Found, Task};
@@ -67,7 +69,8 @@ async fn adopt_pod(host: &Arc<Host>, files: &PodFiles, record: PodRecord, found:
         ..super::actor::fresh(Arc::new(record.pod), record.start_time, host.config.crash_loop_max)
     };
     let mut exits = Vec::new();
-    let mut found: HashMap<String, Found> = found.into_iter().map(|found| (found.id.clone(), found)).collect();
+    let mut found: HashMap<String, Found> =
+        found.into_iter().map(|found| (found.id.clone(), found)).collect();
     let pod = state.pod.clone();
     for container in all_containers(&pod) {
         let slot = adopt_container(host, files, &pod, container, &status, &mut found, &mut exits).await;
@@ -94,7 +97,10 @@ async fn adopt_container(
         if instance.exit().is_some() {
             host.record_instance(pod, &container.name, instance);
         }
-        host.owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(instance.id.clone(), uid(pod).into());
+        host.owners
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(instance.id.clone(), uid(pod).into());
     }
     let current = instances.pop();
     let previous = instances.pop();
@@ -102,7 +108,16 @@ async fn adopt_container(
     let recorded = current.as_ref().map_or(0, |instance| instance.attempt + 1);
     let next_attempt = recorded.max(next_by_status(&container.name, status));
     let (ready, started) = readiness(container, current.as_ref(), status);
-    Slot { restarts: restored_backoff(current.as_ref()), current, previous, init, next_attempt, ready, started, ..Slot::default() }
+    Slot {
+        restarts: restored_backoff(current.as_ref()),
+        current,
+        previous,
+        init,
+        next_attempt,
+        ready,
+        started,
+        ..Slot::default()
+    }
 }
 
 /// A container that was started just before the agent died, too late to be recorded; or created and never started.
@@ -142,7 +157,13 @@ async fn add_unrecorded(
 }
 
 /// Joins the output of a container that was running when the last agent ended; learns of its end.
-fn take_over(host: &Arc<Host>, pod: &Pod, instance: &mut Instance, found: Option<&Found>, exits: &mut Vec<Hint>) {
+fn take_over(
+    host: &Arc<Host>,
+    pod: &Pod,
+    instance: &mut Instance,
+    found: Option<&Found>,
+    exits: &mut Vec<Hint>,
+) {
     let lost = |instance: &Instance| Exit {
         code: 137,
         reason: "ContainerStatusUnknown".into(),
@@ -188,7 +209,11 @@ fn readiness(container: &Container, current: Option<&Instance>, status: &PodStat
 /// The number that follows the runs that the API knows of: records of them may be gone.
 fn next_by_status(name: &str, status: &PodStatus) -> u32 {
     let lists = [&status.init_container_statuses, &status.container_statuses];
-    let known = lists.into_iter().flatten().flatten().find(|known| known.name == name && known.container_id.is_some());
+    let known = lists
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|known| known.name == name && known.container_id.is_some());
     known.and_then(|known| u32::try_from(known.restart_count).ok()).map_or(0, |count| count + 1)
 }
 

@@ -163,7 +163,8 @@ pub fn main_containers_begun(state: &PodState) -> bool {
 
 /// What an exit code means under the container's restart policy.
 pub fn restart_allowed<'a>(pod: &'a Pod, container: &'a Container) -> impl Fn(i32) -> bool + 'a {
-    let policy = container.restart_policy.as_deref().or(spec(pod).restart_policy.as_deref()).unwrap_or("Always");
+    let policy =
+        container.restart_policy.as_deref().or(spec(pod).restart_policy.as_deref()).unwrap_or("Always");
     move |code| match policy {
         "Never" => false,
         "OnFailure" => code != 0,
@@ -228,7 +229,11 @@ fn replace_doomed(state: &PodState, now: Timestamp, decision: &mut Decision) {
             None if instance.spec_hash != spec_hash(container) => (grace, changed_message(&container.name)),
             None => continue,
         };
-        decision.act(Action::Stop { container: container.name.clone(), deadline: later(now, grace), message });
+        decision.act(Action::Stop {
+            container: container.name.clone(),
+            deadline: later(now, grace),
+            message,
+        });
     }
 }
 
@@ -266,7 +271,11 @@ pub fn finished(state: &PodState) -> bool {
         state.containers.get(&container.name).is_some_and(|slot| {
             slot.operation == Operation::Idle
                 && slot.doomed != Some(Doom::Changed)
-                && slot.current.as_ref().and_then(|instance| instance.exit()).is_some_and(|e| !allowed(e.code))
+                && slot
+                    .current
+                    .as_ref()
+                    .and_then(|instance| instance.exit())
+                    .is_some_and(|e| !allowed(e.code))
         })
     };
     let init_failed = !main_containers_begun(state)
@@ -282,7 +291,8 @@ pub fn finished(state: &PodState) -> bool {
 
 /// The order in which a pod goes down: regular containers, sidecars in reverse, remains, the object.
 fn wind_down(state: &PodState, now: Timestamp, decision: &mut Decision) {
-    let deadline = state.termination.as_ref().map_or_else(|| later(now, pod_grace(&state.pod)), |t| t.deadline());
+    let deadline =
+        state.termination.as_ref().map_or_else(|| later(now, pod_grace(&state.pod)), |t| t.deadline());
     let (sidecars, others): (Vec<_>, Vec<_>) =
         super::state::all_containers(&state.pod).partition(|container| is_sidecar(container));
     let mut live = 0;
@@ -385,7 +395,7 @@ mod tests {
         check(&spec, "volumes sandbox i=running", &[]);
         check(&spec, "volumes sandbox i=exit:1:0", &["start i"]);
         check(&spec, "volumes sandbox i=exit:0:9", &["start s"]);
-        check(&spec, "volumes sandbox i=exit:0:9 s=running", &[], );
+        check(&spec, "volumes sandbox i=exit:0:9 s=running", &[]);
         check(&spec, "volumes sandbox i=exit:0:9 s=ready", &["start j"]);
         check(&spec, "volumes sandbox i=exit:0:9 s=ready j=exit:0:1", &["start a"]);
         check(&spec, "volumes sandbox i=exit:0:9 s=exit:0:0 j=exit:0:1 a=ready", &["start s"]);

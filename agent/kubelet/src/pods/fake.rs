@@ -65,7 +65,11 @@ pub fn clock() -> Timestamp {
 }
 
 impl PodEffects for FakeEffects {
-    fn prepare_sandbox(self: Arc<Self>, _: Arc<Pod>, attempt: u32) -> BoxFuture<'static, Result<Sandbox, String>> {
+    fn prepare_sandbox(
+        self: Arc<Self>,
+        _: Arc<Pod>,
+        attempt: u32,
+    ) -> BoxFuture<'static, Result<Sandbox, String>> {
         self.note("sandbox");
         Box::pin(async move { Ok(Sandbox { attempt, ips: vec!["10.244.0.5".parse().unwrap()] }) })
     }
@@ -146,7 +150,12 @@ impl PodEffects for FakeEffects {
         Box::pin(async { Ok(()) })
     }
 
-    fn write_status(self: Arc<Self>, _: Arc<Pod>, _: PodStatus, status: PodStatus) -> BoxFuture<'static, Written> {
+    fn write_status(
+        self: Arc<Self>,
+        _: Arc<Pod>,
+        _: PodStatus,
+        status: PodStatus,
+    ) -> BoxFuture<'static, Written> {
         let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
         let phase = status.phase.clone().unwrap_or_default();
         self.note(format!("status {phase}{}", if ready { " ready" } else { "" }));

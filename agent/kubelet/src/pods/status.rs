@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::{finished, init_restart_allowed, main_containers_begun, restart_allowed};
 use super::state::{
-    Cause, Exit, Instance, InstanceState, Operation, PodState, Slot, Verdict,
-    init_containers, is_sidecar, namespace, name, spec, uid,
+    Cause, Exit, Instance, InstanceState, Operation, PodState, Slot, Verdict, init_containers, is_sidecar,
+    name, namespace, spec, uid,
 };
 use crate::cgroup::qos;
 
@@ -198,7 +198,7 @@ fn retry_reason(
     exit: &Exit,
     now: Timestamp,
 ) -> Option<ContainerState> {
-    if state.termination.is_some() || state.rejection.is_some() {
+    if state.termination.is_some() || state.rejection.is_some() || slot.operation == Operation::Starting {
         return None;
     }
     if let Some(failure) = &slot.failure {
@@ -284,13 +284,7 @@ fn conditions(
     let sandbox_up = state.sandbox.done().is_some() && state.cleanup.done().is_none();
     let containers_ready = containers_ready(&state.pod, phase, init, regular);
     let ready = pod_ready(&state.pod, &containers_ready, previous);
-    let findings = [
-        (sandbox_up, None, None),
-        initialized(state, phase, init),
-        ready,
-        containers_ready,
-        TRUE,
-    ];
+    let findings = [(sandbox_up, None, None), initialized(state, phase, init), ready, containers_ready, TRUE];
     let old = previous.conditions.as_deref().unwrap_or_default();
     let mut list: Vec<PodCondition> = OWNED_CONDITIONS
         .iter()
@@ -326,9 +320,11 @@ fn initialized(state: &PodState, phase: &str, init: &[ContainerStatus]) -> Findi
     let incomplete: Vec<&str> = init
         .iter()
         .zip(init_containers(&state.pod))
-        .filter(|(status, container)| {
-            if is_sidecar(container) { status.started != Some(true) } else { !status.ready }
-        })
+        .filter(
+            |(status, container)| {
+                if is_sidecar(container) { status.started != Some(true) } else { !status.ready }
+            },
+        )
         .map(|(status, _)| status.name.as_str())
         .collect();
     if incomplete.is_empty() {
@@ -338,13 +334,19 @@ fn initialized(state: &PodState, phase: &str, init: &[ContainerStatus]) -> Findi
     (false, Some("ContainersNotInitialized"), Some(message))
 }
 
-fn containers_ready(pod: &Pod, phase: &str, init: &[ContainerStatus], regular: &[ContainerStatus]) -> Finding {
+fn containers_ready(
+    pod: &Pod,
+    phase: &str,
+    init: &[ContainerStatus],
+    regular: &[ContainerStatus],
+) -> Finding {
     match phase {
         "Succeeded" => return (false, Some("PodCompleted"), None),
         "Failed" => return (false, Some("PodFailed"), None),
         _ => {}
     }
-    let sidecars = init.iter().zip(init_containers(pod)).filter(|(_, c)| is_sidecar(c)).map(|(status, _)| status);
+    let sidecars =
+        init.iter().zip(init_containers(pod)).filter(|(_, c)| is_sidecar(c)).map(|(status, _)| status);
     let unready: Vec<&str> =
         sidecars.chain(regular).filter(|status| !status.ready).map(|status| status.name.as_str()).collect();
     if unready.is_empty() {
@@ -358,7 +360,8 @@ fn pod_ready(pod: &Pod, containers_ready: &Finding, previous: &PodStatus) -> Fin
     if !containers_ready.0 {
         return containers_ready.clone();
     }
-    let known = pod.status.as_ref().and_then(|status| status.conditions.as_ref()).or(previous.conditions.as_ref());
+    let known =
+        pod.status.as_ref().and_then(|status| status.conditions.as_ref()).or(previous.conditions.as_ref());
     let mut problems = Vec::new();
     for gate in spec(pod).readiness_gates.as_deref().unwrap_or_default() {
         let gate = &gate.condition_type;
@@ -372,7 +375,39 @@ fn pod_ready(pod: &Pod, containers_ready: &Finding, previous: &PodStatus) -> Fin
             Some(_) => {}
         }
     }
-    if problems.is_empty() { TRUE } else { (false, Some("ReadinessGatesNotReady"), Some(problems.join(", "))) }
+    if problems.is_empty() {
+        TRUE
+    } else {
+        (false, Some("ReadinessGatesNotReady"), Some(problems.join(", ")))
+    }
+}
+
+/// Containers that `new` shows in a back-off and `old` did not, with the text for an event.
+pub fn begun_backoffs(old: &PodStatus, new: &PodStatus) -> Vec<(String, String)> {
+    let waiting = |status: &PodStatus| -> Vec<(String, ContainerStateWaiting)> {
+        let lists = [&status.init_container_statuses, &status.container_statuses];
+        let all = lists.into_iter().flatten().flatten();
+        all.filter_map(|container| Some((container.name.clone(), container.state.as_ref()?.waiting.clone()?)))
+            .collect()
+    };
+    let before = waiting(old);
+    let text = |(name, waiting): (String, ContainerStateWaiting)| {
+        let same =
+            |known: &(String, ContainerStateWaiting)| known.0 == name && known.1.reason == waiting.reason;
+        let text = match waiting.reason.as_deref() {
+            Some("CrashLoopBackOff") => {
+                waiting.message.as_deref().and_then(|message| message.split_once("restarting"))
+            }
+            Some("ImagePullBackOff") => {
+                return (!before.iter().any(same))
+                    .then(|| (name.clone(), "Back-off pulling image".to_owned()));
+            }
+            _ => None,
+        };
+        let (_, rest) = text.filter(|_| !before.iter().any(same))?;
+        Some((name, format!("Back-off restarting{rest}")))
+    };
+    waiting(new).into_iter().filter_map(text).collect()
 }
 
 /// Whether Ready flipped between two statuses: such a change is written at once.
@@ -445,9 +480,21 @@ mod tests {
 
     #[test]
     fn failures_show_as_waiting_reasons() {
-        check(&two(), "sandbox volumes a=pull:1:9 b=pull:5:5", "Pending PI a=ErrImagePull b=ImagePullBackOff");
-        check(&two(), "sandbox volumes a=config:1:9 b=ready", "Pending PI a=CreateContainerConfigError b=Running+");
-        check(&two(), "sandbox volumes a=exit:1:1 a+backoff:1 b=ready", "Running PI a=CrashLoopBackOff b=Running+");
+        check(
+            &two(),
+            "sandbox volumes a=pull:1:9 b=pull:5:5",
+            "Pending PI a=ErrImagePull b=ImagePullBackOff",
+        );
+        check(
+            &two(),
+            "sandbox volumes a=config:1:9 b=ready",
+            "Pending PI a=CreateContainerConfigError b=Running+",
+        );
+        check(
+            &two(),
+            "sandbox volumes a=exit:1:1 a+backoff:1 b=ready",
+            "Running PI a=CrashLoopBackOff b=Running+",
+        );
         let spec = json!({"containers": [{"name": "a"}]});
         let status = status(&spec, "sandbox volumes a=exit:1:1 a+backoff:4");
         let container = &status.container_statuses.unwrap()[0];
@@ -462,12 +509,25 @@ mod tests {
 
     #[test]
     fn phases_follow_policy_and_codes() {
-        let spec = |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]});
-        check(&spec("Never"), "sandbox volumes a=exit:0:9 b=exit:0:9", "Succeeded PI a=Completed(0) b=Completed(0)");
+        let spec =
+            |policy: &str| json!({"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]});
+        check(
+            &spec("Never"),
+            "sandbox volumes a=exit:0:9 b=exit:0:9",
+            "Succeeded PI a=Completed(0) b=Completed(0)",
+        );
         check(&spec("Never"), "sandbox volumes a=exit:0:9 b=exit:2:9", "Failed PI a=Completed(0) b=Error(2)");
         check(&spec("Never"), "sandbox volumes a=ready b=exit:2:9", "Running PI a=Running+ b=Error(2)");
-        check(&spec("OnFailure"), "sandbox volumes a=exit:0:9 b=exit:2:9", "Running PI a=Completed(0) b=Error(2)");
-        check(&spec("Always"), "sandbox volumes a=exit:0:9 b=exit:0:9", "Running PI a=Completed(0) b=Completed(0)");
+        check(
+            &spec("OnFailure"),
+            "sandbox volumes a=exit:0:9 b=exit:2:9",
+            "Running PI a=Completed(0) b=Error(2)",
+        );
+        check(
+            &spec("Always"),
+            "sandbox volumes a=exit:0:9 b=exit:0:9",
+            "Running PI a=Completed(0) b=Completed(0)",
+        );
     }
 
     #[test]
@@ -483,23 +543,41 @@ mod tests {
 
     #[test]
     fn ends_are_final() {
-        check(&two(), "sandbox volumes clean ending:30 a=exit:0:1 b=exit:0:1", "Succeeded I a=Completed(0) b=Completed(0)");
-        check(&two(), "sandbox volumes clean ending:30 a=exit:143:1 b=exit:0:1", "Failed I a=Error(143) b=Completed(0)");
-        check(&two(), "clean ending:30", "Failed I a=ContainerStatusUnknown(137) b=ContainerStatusUnknown(137)");
+        check(
+            &two(),
+            "sandbox volumes clean ending:30 a=exit:0:1 b=exit:0:1",
+            "Succeeded I a=Completed(0) b=Completed(0)",
+        );
+        check(
+            &two(),
+            "sandbox volumes clean ending:30 a=exit:143:1 b=exit:0:1",
+            "Failed I a=Error(143) b=Completed(0)",
+        );
+        check(
+            &two(),
+            "clean ending:30",
+            "Failed I a=ContainerStatusUnknown(137) b=ContainerStatusUnknown(137)",
+        );
         check(&two(), "rejected:OutOfcpu", "Failed I ");
-        let before = status(&json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}), "sandbox a=exit:0:1");
+        let before =
+            status(&json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}), "sandbox a=exit:0:1");
         let again = state(&json!({"containers": [{"name": "a"}]}), "sandbox volumes a=ready");
         assert_eq!(generate(&again, now(), &[], &before).phase.as_deref(), Some("Succeeded"));
     }
 
     #[test]
     fn conditions_of_others_stay_and_times_move_with_the_status() {
-        let spec = json!({"readinessGates": [{"conditionType": "example.com/gate"}], "containers": [{"name": "a"}]});
+        let spec =
+            json!({"readinessGates": [{"conditionType": "example.com/gate"}], "containers": [{"name": "a"}]});
         let mut before = status(&spec, "sandbox volumes a=ready");
         for condition in before.conditions.iter_mut().flatten() {
             condition.last_transition_time = Some(Time(ago(500)));
         }
-        let gate = PodCondition { type_: "example.com/gate".into(), status: "True".into(), ..PodCondition::default() };
+        let gate = PodCondition {
+            type_: "example.com/gate".into(),
+            status: "True".into(),
+            ..PodCondition::default()
+        };
         before.conditions.as_mut().unwrap().push(gate);
         let after = generate(&state(&spec, "sandbox volumes a=ready"), now(), &[], &before);
         let find = |name: &str| after.conditions.iter().flatten().find(|c| c.type_ == name).unwrap();

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::actor::fresh;
 use super::state::{
-    Cause, Doom, Exit, FailureKind, Instance, InstanceState, Operation, PodState, Sandbox, Slot, StartFailure, Step,
-    Termination, Verdict, container, init_containers, spec_hash,
+    Cause, Doom, Exit, FailureKind, Instance, InstanceState, Operation, PodState, Sandbox, Slot,
+    StartFailure, Step, Termination, Verdict, container, init_containers, spec_hash,
 };
 
 /// The time of every picture.
@@ -64,7 +64,9 @@ fn whole(state: &mut PodState, word: &str) {
     };
     let verdict = || Verdict { reason: argument.into(), message: String::new() };
     match word {
-        "sandbox" => state.sandbox = Step::Done(Sandbox { attempt: 0, ips: vec!["10.244.0.5".parse().unwrap()] }),
+        "sandbox" => {
+            state.sandbox = Step::Done(Sandbox { attempt: 0, ips: vec!["10.244.0.5".parse().unwrap()] })
+        }
         "sandbox!" => {
             state.sandbox = Step::Failed { message: "no".into(), retry_at: ago(-5), failures: 1 };
         }
@@ -117,7 +119,9 @@ fn describe(pod: &Pod, name: &str, what: &str) -> Slot {
             Slot { current: running, operation: Operation::Stopping { deadline: ago(-number(1)) }, ..slot }
         }
         "pull" => Slot { failure: failure(FailureKind::ErrImagePull), init, ..Slot::default() },
-        "config" => Slot { failure: failure(FailureKind::CreateContainerConfigError), init, ..Slot::default() },
+        "config" => {
+            Slot { failure: failure(FailureKind::CreateContainerConfigError), init, ..Slot::default() }
+        }
         other => panic!("{other}"),
     }
 }

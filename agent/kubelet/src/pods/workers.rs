@@ -95,7 +95,8 @@ impl Workers {
     /// Follows the API until the task is dropped.
     pub async fn follow_api(self: Arc<Self>, strays: Vec<String>) {
         let api: Api<Pod> = Api::all(self.host.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.host.config.node_name));
+        let config =
+            watcher::Config::default().fields(&format!("spec.nodeName={}", self.host.config.node_name));
         let mut events = watcher(api, config).default_backoff().boxed();
         let mut seen = HashSet::new();
         let mut strays = Some(strays);
@@ -191,7 +192,8 @@ impl Workers {
     }
 
     async fn deliver_exit(&self, id: String, code: i32, at: Timestamp) {
-        let owner = self.host.owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned();
+        let owner =
+            self.host.owners.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&id).cloned();
         let mailbox = owner.and_then(|owner| self.lock().get(&owner).map(|entry| entry.mailbox.clone()));
         if let Some(mailbox) = mailbox {
             let _ = mailbox.send(Hint::TaskExited { id, code, at }).await;

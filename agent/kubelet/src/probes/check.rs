@@ -38,7 +38,12 @@ pub fn resolve_port(port: &IntOrString, container: &Container) -> Option<u16> {
 }
 
 /// A TCP connection.
-pub async fn tcp(action: &TCPSocketAction, container: &Container, pod_ip: IpAddr, limit: Duration) -> Outcome {
+pub async fn tcp(
+    action: &TCPSocketAction,
+    container: &Container,
+    pod_ip: IpAddr,
+    limit: Duration,
+) -> Outcome {
     let Some(port) = resolve_port(&action.port, container) else { return no_port() };
     let host = action.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| pod_ip.to_string());
     match tokio::time::timeout(limit, connect(&host, port)).await {
@@ -91,7 +96,8 @@ async fn follow(
 ) -> Result<(u16, Bytes), BoxError> {
     for _ in 0..=MAX_REDIRECTS {
         let (status, location, body) = request(action, host, port, secure, &path).await?;
-        let next = location.filter(|_| (300..400).contains(&status)).and_then(|location| same_host(&location, host));
+        let next =
+            location.filter(|_| (300..400).contains(&status)).and_then(|location| same_host(&location, host));
         match next {
             Some(next) => path = next,
             None => return Ok((status, body)),
@@ -122,7 +128,8 @@ async fn request(
         named.insert(header.name.to_ascii_lowercase());
         builder = builder.header(&header.name, &header.value);
     }
-    let defaults = [("host", authority(host, port)), ("user-agent", USER_AGENT.into()), ("accept", "*/*".into())];
+    let defaults =
+        [("host", authority(host, port)), ("user-agent", USER_AGENT.into()), ("accept", "*/*".into())];
     for (name, value) in defaults.into_iter().chain([("connection", "close".to_owned())]) {
         if !named.contains(name) {
             builder = builder.header(name, value);
@@ -138,7 +145,8 @@ async fn request(
         send(TokioIo::new(stream), request).await?
     };
     let status = response.status().as_u16();
-    let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let location =
+        response.headers().get("location").and_then(|value| value.to_str().ok()).map(str::to_owned);
     let body = http_body_util::Limited::new(response.into_body(), MAX_BODY).collect().await;
     Ok((status, location, body.map(http_body_util::Collected::to_bytes).unwrap_or_default()))
 }
@@ -236,8 +244,13 @@ mod tests {
     async fn http_passes_from_200_to_399_and_follows_redirects_on_the_host() {
         let ok = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         check(vec![ok], Outcome::Success).await;
-        check(vec!["HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", ok], Outcome::Success).await;
-        check(vec!["HTTP/1.1 302 Found\r\nlocation: http://else/\r\ncontent-length: 0\r\n\r\n"], Outcome::Success).await;
+        check(vec!["HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", ok], Outcome::Success)
+            .await;
+        check(
+            vec!["HTTP/1.1 302 Found\r\nlocation: http://else/\r\ncontent-length: 0\r\n\r\n"],
+            Outcome::Success,
+        )
+        .await;
         check(
             vec!["HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n"],
             Outcome::Failure("HTTP probe failed with statuscode: 503".into()),

@@ -27,7 +27,8 @@ impl Tracker {
     /// `known`: the verdict before, for an instance that a restarted agent took over. Otherwise a readiness probe
     /// begins as failed, a liveness probe as passed, a startup probe as unknown.
     pub fn new(kind: ProbeKind, probe: &Probe, known: Option<bool>) -> Self {
-        let threshold = |value: Option<i32>, default| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(default).max(1);
+        let threshold =
+            |value: Option<i32>, default| value.and_then(|v| u32::try_from(v).ok()).unwrap_or(default).max(1);
         let initial = match kind {
             ProbeKind::Startup => None,
             ProbeKind::Liveness => Some(true),

@@ -172,7 +172,8 @@ mod tests {
     use serde_json::{Value, json};
 
     fn pod(spec: Value) -> Pod {
-        let mut object = json!({"metadata": {"name": "web-0", "namespace": "ns"}, "spec": {"containers": []}});
+        let mut object =
+            json!({"metadata": {"name": "web-0", "namespace": "ns"}, "spec": {"containers": []}});
         for (key, value) in spec.as_object().unwrap() {
             object["spec"][key] = value.clone();
         }
@@ -199,7 +200,12 @@ mod tests {
         let ips = ["10.244.0.5".parse().unwrap(), "fd00::5".parse().unwrap()];
         let spec = json!({"subdomain": "sub", "hostAliases": [{"ip": "1.2.3.4", "hostnames": ["a", "b"]}]});
         let text = hosts(&pod(spec), &ips, "cluster.local");
-        for line in ["10.244.0.5\tweb-0.sub.ns.svc.cluster.local\tweb-0", "fd00::5\tweb-0.sub", "1.2.3.4\ta\tb", "127.0.0.1\tlocalhost"] {
+        for line in [
+            "10.244.0.5\tweb-0.sub.ns.svc.cluster.local\tweb-0",
+            "fd00::5\tweb-0.sub",
+            "1.2.3.4\ta\tb",
+            "127.0.0.1\tlocalhost",
+        ] {
             assert!(text.contains(line), "{line} in {text}");
         }
     }
@@ -209,7 +215,11 @@ mod tests {
         let node = Resolver::parse("search lan\nnameserver 9.9.9.9\noptions edns0\n");
         let cluster = ["10.96.0.10".parse().unwrap()];
         let check = |spec: Value, expected: &str| {
-            assert_eq!(resolver(&pod(spec.clone()), &node, &cluster, "cluster.local").render(), expected, "{spec}");
+            assert_eq!(
+                resolver(&pod(spec.clone()), &node, &cluster, "cluster.local").render(),
+                expected,
+                "{spec}"
+            );
         };
         let first = "search ns.svc.cluster.local svc.cluster.local cluster.local lan\nnameserver 10.96.0.10\noptions ndots:5\n";
         check(json!({}), first);

@@ -46,7 +46,10 @@ impl Pins {
     /// Whether all namespaces are pinned: false after a boot, or before the first start. `network`: whether a network
     /// namespace belongs to it.
     pub fn present(&self, network: bool) -> bool {
-        KINDS.iter().filter(|kind| network || **kind != "net").all(|kind| is_pinned(&self.directory.join(kind)))
+        KINDS
+            .iter()
+            .filter(|kind| network || **kind != "net")
+            .all(|kind| is_pinned(&self.directory.join(kind)))
     }
 
     /// Makes and pins new namespaces. `network`: with a network namespace of its own. Anything pinned before is
@@ -63,7 +66,8 @@ impl Pins {
             rustix::system::sethostname(hostname.as_bytes())?;
             for (name, value) in &sysctls {
                 let path = Path::new("/proc/sys").join(name.replace('.', "/"));
-                fs::write(&path, value).map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))?;
+                fs::write(&path, value)
+                    .map_err(|error| io::Error::new(error.kind(), format!("sysctl {name}: {error}")))?;
             }
             for kind in KINDS.iter().filter(|kind| network || **kind != "net") {
                 let target = directory.join(kind);
@@ -131,7 +135,8 @@ pub fn mount_tmpfs(target: &Path, options: &str) -> io::Result<()> {
     if is_tmpfs_mount(target) {
         return Ok(());
     }
-    let options = std::ffi::CString::new(options).map_err(|_| io::Error::other("mount options contain a NUL"))?;
+    let options =
+        std::ffi::CString::new(options).map_err(|_| io::Error::other("mount options contain a NUL"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
     rustix::mount::mount("tmpfs", target, "tmpfs", flags, Some(options.as_c_str()))?;
     Ok(())
@@ -145,8 +150,7 @@ pub fn is_mount_point(target: &Path) -> bool {
 
 fn is_tmpfs_mount(target: &Path) -> bool {
     const TMPFS_MAGIC: u64 = 0x0102_1994;
-    is_mount_point(target)
-        && rustix::fs::statfs(target).is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC)
+    is_mount_point(target) && rustix::fs::statfs(target).is_ok_and(|stat| stat.f_type as u64 == TMPFS_MAGIC)
 }
 
 /// Unmounts everything mounted at or below `directory`, the innermost first.

@@ -117,7 +117,9 @@ impl Protocol {
         }
         match end {
             Ok(0) => None,
-            Ok(code) => Some(self.encode(STATUS, format!("command terminated with non-zero exit code: {code}").as_bytes())),
+            Ok(code) => Some(
+                self.encode(STATUS, format!("command terminated with non-zero exit code: {code}").as_bytes()),
+            ),
             Err(message) => Some(self.encode(STATUS, message.as_bytes())),
         }
     }

@@ -21,6 +21,7 @@ use super::channels::{Incoming, Protocol, STDERR, STDOUT, negotiate};
 use super::route::Target;
 use super::{Body, Context, Query, body, text};
 use crate::containerd::exec::{Exec, ExecRequest};
+use crate::containerd::io::read_rest;
 use crate::logs::format::Stream;
 use crate::pods::state::{container, uid};
 
@@ -42,7 +43,8 @@ pub async fn serve_exec(
         Ok((id, _)) => id,
         Err(response) => return *response,
     };
-    let exec = ExecRequest { args: query.all("command"), terminal: query.flag("tty"), stdin: query.flag("input") };
+    let exec =
+        ExecRequest { args: query.all("command"), terminal: query.flag("tty"), stdin: query.flag("input") };
     if exec.args.is_empty() {
         return text(StatusCode::BAD_REQUEST, "you must specify at least 1 command to execute");
     }
@@ -80,10 +82,12 @@ fn running(context: &Context, target: &Target) -> Result<(String, bool), Box<Res
     let fail = |status, message: String| Box::new(text(status, &message));
     let view = context.workers.find(&target.namespace, &target.pod);
     let view = view.map(|view| view.borrow().clone());
-    let view = view
-        .filter(|view| target.uid.as_deref().is_none_or(|wanted| wanted == uid(&view.pod)))
-        .ok_or_else(|| fail(StatusCode::NOT_FOUND, format!("pod \"{}/{}\" not found", target.namespace, target.pod)))?;
-    let once = container(&view.pod, &target.container).is_some_and(|container| container.stdin_once == Some(true));
+    let view =
+        view.filter(|view| target.uid.as_deref().is_none_or(|wanted| wanted == uid(&view.pod))).ok_or_else(
+            || fail(StatusCode::NOT_FOUND, format!("pod \"{}/{}\" not found", target.namespace, target.pod)),
+        )?;
+    let once =
+        container(&view.pod, &target.container).is_some_and(|container| container.stdin_once == Some(true));
     match view.running.get(&target.container) {
         Some(id) => Ok((id.clone(), once)),
         None => Err(fail(
@@ -101,9 +105,13 @@ fn upgrade<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let header =
+        |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if !header("upgrade").eq_ignore_ascii_case("websocket") {
-        return text(StatusCode::BAD_REQUEST, "this node streams over WebSocket only: Upgrade: websocket is needed");
+        return text(
+            StatusCode::BAD_REQUEST,
+            "this node streams over WebSocket only: Upgrade: websocket is needed",
+        );
     }
     let Some(protocol) = negotiate(header("sec-websocket-protocol")) else {
         return text(StatusCode::BAD_REQUEST, "no subprotocol of Sec-WebSocket-Protocol is supported");
@@ -114,7 +122,8 @@ where
     tokio::spawn(async move {
         match upgraded.await {
             Ok(upgraded) => {
-                let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
+                let socket =
+                    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
                 session(socket, protocol).await;
             }
             Err(error) => tracing::debug!(%error, "upgrade did not happen"),
@@ -128,7 +137,9 @@ where
     if offered {
         response = response.header("sec-websocket-protocol", protocol.name);
     }
-    response.body(body(Bytes::new())).unwrap_or_else(|_| text(StatusCode::BAD_REQUEST, "malformed WebSocket request"))
+    response
+        .body(body(Bytes::new()))
+        .unwrap_or_else(|_| text(StatusCode::BAD_REQUEST, "malformed WebSocket request"))
 }
 
 async fn finish(mut sink: Sink, protocol: Protocol, end: &Result<i32, String>) {
@@ -191,7 +202,7 @@ async fn run_exec(
         }
     };
     containerd.reap_exec(&process).await;
-    Output { sink, protocol }.drain(&process).await;
+    Output { sink, protocol }.drain_rest(&process).await;
     containerd.end_exec(&process).await;
     end
 }
@@ -224,27 +235,43 @@ impl Output<'_> {
         self.drain(process).await
     }
 
+    /// Sends what is there. Output is read even when nobody listens, so that the process does not wait for ever.
     async fn drain(&mut self, process: &Exec) -> bool {
+        let mut buffer = vec![0; CHUNK];
         let mut here = true;
-        for (channel, receiver) in [(STDOUT, Some(&process.stdout)), (STDERR, process.stderr.as_ref())] {
-            if let Some(receiver) = receiver {
-                here &= self.drain_one(channel, receiver).await;
+        for (channel, receiver) in outputs(process) {
+            while let Ok(length) = receiver.try_read(&mut buffer)
+                && length > 0
+            {
+                here = self.send(channel, &buffer[..length]).await;
             }
         }
         here
     }
 
-    /// Output is read even when nobody listens, so that the process does not wait for ever.
-    async fn drain_one(&mut self, channel: u8, receiver: &pipe::Receiver) -> bool {
+    /// Sends what is left after the end.
+    async fn drain_rest(&mut self, process: &Exec) {
         let mut buffer = vec![0; CHUNK];
-        let mut here = true;
-        while let Ok(length) = receiver.try_read(&mut buffer)
-            && length > 0
-        {
-            here = self.sink.send(self.protocol.encode(channel, &buffer[..length])).await.is_ok();
+        for (channel, receiver) in outputs(process) {
+            loop {
+                let length = read_rest(receiver, &mut buffer);
+                if length == 0 {
+                    break;
+                }
+                self.send(channel, &buffer[..length]).await;
+            }
         }
-        here
     }
+
+    async fn send(&mut self, channel: u8, data: &[u8]) -> bool {
+        self.sink.send(self.protocol.encode(channel, data)).await.is_ok()
+    }
+}
+
+fn outputs(process: &Exec) -> impl Iterator<Item = (u8, &pipe::Receiver)> {
+    [(STDOUT, Some(&process.stdout)), (STDERR, process.stderr.as_ref())]
+        .into_iter()
+        .filter_map(|(channel, receiver)| Some((channel, receiver?)))
 }
 
 async fn run_attach(

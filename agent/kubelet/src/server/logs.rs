@@ -46,7 +46,11 @@ pub async fn serve(context: &Context, target: &Target, query: &Query) -> Respons
 /// Whether the run whose log is read goes on: the one that runs when the request comes.
 fn alive(view: watch::Receiver<View>, container: String) -> impl Fn() -> bool {
     let first = view.borrow().running.get(&container).cloned();
-    move || first.is_some() && view.has_changed().is_ok() && view.borrow().running.get(&container) == first.as_ref()
+    move || {
+        first.is_some()
+            && view.has_changed().is_ok()
+            && view.borrow().running.get(&container) == first.as_ref()
+    }
 }
 
 fn log_path(
@@ -65,16 +69,26 @@ fn log_path(
     let attempt = if previous { before } else { current };
     let Some(attempt) = attempt else {
         let message = if previous {
-            format!("previous terminated container \"{name_of_container}\" in pod \"{}\" not found", name(pod))
+            format!(
+                "previous terminated container \"{name_of_container}\" in pod \"{}\" not found",
+                name(pod)
+            )
         } else {
             let reason = waiting_reason(view, name_of_container);
-            format!("container \"{name_of_container}\" in pod \"{}\" is waiting to start: {reason}", name(pod))
+            format!(
+                "container \"{name_of_container}\" in pod \"{}\" is waiting to start: {reason}",
+                name(pod)
+            )
         };
         return Err(bad(message));
     };
     let directory = context.host.config.pod_log_dir(namespace(pod), name(pod), uid(pod));
     let path = directory.join(name_of_container).join(format!("{attempt}.log"));
-    if path.exists() { Ok(path) } else { Err((StatusCode::NOT_FOUND, format!("no log of {name_of_container} is kept"))) }
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err((StatusCode::NOT_FOUND, format!("no log of {name_of_container} is kept")))
+    }
 }
 
 fn waiting_reason(view: &View, container: &str) -> String {
@@ -98,7 +112,9 @@ fn options(query: &Query, now: Timestamp) -> Result<LogOptions, String> {
             let seconds = i64::try_from(seconds).map_err(|_| "sinceSeconds: too large".to_owned())?;
             Some(now.checked_sub(jiff::SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MIN))
         }
-        (None, Some(text)) => Some(text.parse().map_err(|_| format!("sinceTime: \"{text}\" is no RFC 3339 time"))?),
+        (None, Some(text)) => {
+            Some(text.parse().map_err(|_| format!("sinceTime: \"{text}\" is no RFC 3339 time"))?)
+        }
         (None, None) => None,
     };
     let stream = match query.get("stream") {
@@ -125,12 +141,16 @@ mod tests {
     fn parameters_become_options_or_are_named() {
         let now = Timestamp::from_second(1000).unwrap();
         let read = |text: &str| options(&Query::parse(text), now);
-        let found = read("follow=true&tailLines=5&sinceSeconds=10&timestamps=1&limitBytes=7&stream=Stderr").unwrap();
+        let found =
+            read("follow=true&tailLines=5&sinceSeconds=10&timestamps=1&limitBytes=7&stream=Stderr").unwrap();
         assert!(found.follow && found.timestamps);
         assert_eq!((found.tail_lines, found.limit_bytes), (Some(5), Some(7)));
         assert_eq!(found.since, Some(Timestamp::from_second(990).unwrap()));
         assert_eq!(found.stream, Some(Stream::Stderr));
-        assert_eq!(read("tailLines=-1").unwrap_err(), "tailLines: \"-1\" is not a number that is zero or more");
+        assert_eq!(
+            read("tailLines=-1").unwrap_err(),
+            "tailLines: \"-1\" is not a number that is zero or more"
+        );
         assert_eq!(read("sinceTime=noon").unwrap_err(), "sinceTime: \"noon\" is no RFC 3339 time");
     }
 }

@@ -141,12 +141,18 @@ async fn accept_health(listener: TcpListener) {
                 Ok::<_, Infallible>(if known { text(StatusCode::OK, "ok") } else { not_found() })
             });
             // A broken health check is the checker's loss.
-            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
         });
     }
 }
 
-async fn answer(context: Arc<Context>, certificate: Option<&[u8]>, request: Request<Incoming>) -> Response<Body> {
+async fn answer(
+    context: Arc<Context>,
+    certificate: Option<&[u8]>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let Some(route) = Route::parse(request.uri().path()) else { return not_found() };
     let bearer = request.headers().get("authorization").and_then(|value| value.to_str().ok());
     let verb = if request.method() == Method::GET { "get" } else { "create" };
@@ -178,7 +184,12 @@ impl Query {
     /// Decodes `a=b&c=d`.
     pub fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
-        Self(pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect())
+        Self(
+            pairs
+                .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+                .map(|(k, v)| (decode(k), decode(v)))
+                .collect(),
+        )
     }
 
     /// The first value of a name.

@@ -64,12 +64,15 @@ pub fn summary(context: &Context) -> Response<Body> {
                     entry
                 })
                 .collect();
-            let reference = json!({"name": name(&view.pod), "namespace": namespace(&view.pod), "uid": uid(&view.pod)});
+            let reference =
+                json!({"name": name(&view.pod), "namespace": namespace(&view.pod), "uid": uid(&view.pod)});
             json!({"podRef": reference, "startTime": view.status.start_time, "containers": containers})
         })
         .collect();
     let node = figures(None, None);
-    json_answer(&json!({"node": {"nodeName": context.host.config.node_name, "cpu": node["cpu"], "memory": node["memory"]}, "pods": pods}))
+    json_answer(
+        &json!({"node": {"nodeName": context.host.config.node_name, "cpu": node["cpu"], "memory": node["memory"]}, "pods": pods}),
+    )
 }
 
 /// Prometheus text: what metrics-server reads of containers, and the number of pods.

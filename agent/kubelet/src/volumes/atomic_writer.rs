@@ -89,7 +89,8 @@ fn link_names(directory: &Path, files: &Files) -> io::Result<()> {
 fn same(set: &Path, files: &Files) -> bool {
     let unchanged = |(name, file): (&String, &File)| {
         fs::read(set.join(name)).is_ok_and(|bytes| bytes == file.bytes)
-            && fs::metadata(set.join(name)).is_ok_and(|meta| meta.permissions().mode() & file.mode == file.mode)
+            && fs::metadata(set.join(name))
+                .is_ok_and(|meta| meta.permissions().mode() & file.mode == file.mode)
     };
     files.iter().all(unchanged) && count(set) == Some(files.len())
 }

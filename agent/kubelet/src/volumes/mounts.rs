@@ -51,8 +51,11 @@ pub fn volume_mounts(
         let source = match sub_path(mount, env) {
             None => base,
             Some(sub) => {
-                let target =
-                    pod_dir.join("volume-subpaths").join(&mount.name).join(&container.name).join(index.to_string());
+                let target = pod_dir
+                    .join("volume-subpaths")
+                    .join(&mount.name)
+                    .join(&container.name)
+                    .join(index.to_string());
                 bind_sub_path(&base, &sub, &target).map_err(|source| MountError::SubPath {
                     mount: mount.name.clone(),
                     container: container.name.clone(),
@@ -77,7 +80,8 @@ pub fn volume_mounts(
 
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
     let lookup = |name: &str| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let expanded = mount.sub_path_expr.as_deref().filter(|sub| !sub.is_empty()).map(|sub| expand(sub, lookup));
+    let expanded =
+        mount.sub_path_expr.as_deref().filter(|sub| !sub.is_empty()).map(|sub| expand(sub, lookup));
     expanded.or_else(|| mount.sub_path.clone()).filter(|sub| !sub.is_empty())
 }
 
@@ -104,7 +108,10 @@ fn open_inside(root: &OwnedFd, sub: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     if Path::new(sub).is_absolute() || sub.split('/').any(|part| part == "..") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("\"{sub}\" must stay inside the volume")));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("\"{sub}\" must stay inside the volume"),
+        ));
     }
     match openat2(root, sub, flags, Mode::empty(), resolve) {
         Err(Errno::NOENT) => {}
@@ -129,7 +136,12 @@ fn open_inside(root: &OwnedFd, sub: &str) -> io::Result<OwnedFd> {
 /// Adds a file of the pod at `destination`, unless the container mounts something there itself.
 pub fn add_file(mounts: &mut Vec<Mount>, source: PathBuf, destination: &str, read_only: bool) {
     if !mounts.iter().any(|mount| mount.destination.trim_end_matches('/') == destination) {
-        mounts.push(Mount { source, destination: destination.to_owned(), read_only, propagation: "rprivate" });
+        mounts.push(Mount {
+            source,
+            destination: destination.to_owned(),
+            read_only,
+            propagation: "rprivate",
+        });
     }
 }
 
@@ -143,7 +155,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("real")).unwrap();
         std::os::unix::fs::symlink("/etc", directory.path().join("escape")).unwrap();
-        let root = rustix::fs::open(directory.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let root =
+            rustix::fs::open(directory.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         assert!(open_inside(&root, "real").is_ok());
         assert!(open_inside(&root, "new/deep").is_ok());
         assert!(directory.path().join("new/deep").is_dir());
@@ -156,7 +169,12 @@ mod tests {
 
     #[test]
     fn a_containers_own_mount_wins_over_the_pods_file() {
-        let own = Mount { source: "/v".into(), destination: "/etc/hosts".into(), read_only: false, propagation: "rprivate" };
+        let own = Mount {
+            source: "/v".into(),
+            destination: "/etc/hosts".into(),
+            read_only: false,
+            propagation: "rprivate",
+        };
         let mut mounts = vec![own];
         add_file(&mut mounts, "/pods/u/etc-hosts".into(), "/etc/hosts", false);
         add_file(&mut mounts, "/pods/u/resolv.conf".into(), "/etc/resolv.conf", false);

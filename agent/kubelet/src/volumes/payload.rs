@@ -112,7 +112,11 @@ pub fn downward_files(
 
 /// Adds one file.
 pub fn insert(files: &mut Files, path: &str, bytes: Vec<u8>, mode: Option<i32>) -> Result<(), PayloadError> {
-    if path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..") || path.starts_with("..") {
+    if path.is_empty()
+        || path.starts_with('/')
+        || path.split('/').any(|part| part == "..")
+        || path.starts_with("..")
+    {
         return Err(PayloadError::Path(path.to_owned()));
     }
     let mode = mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(DEFAULT_MODE);
@@ -131,7 +135,8 @@ mod tests {
     use super::*;
 
     fn check(items: &[(&str, &str)], optional: bool, exists: bool, expected: Result<&[&str], PayloadError>) {
-        let data: BTreeMap<String, Vec<u8>> = [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
+        let data: BTreeMap<String, Vec<u8>> =
+            [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into();
         let items: Vec<_> = items
             .iter()
             .map(|(key, path)| KeyToPath { key: (*key).into(), path: (*path).into(), mode: None })

@@ -6,7 +6,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, HostPathVolumeSource, Pod, ProjectedVolumeSource, Volume};
+use k8s_openapi::api::core::v1::{
+    EmptyDirVolumeSource, HostPathVolumeSource, Pod, ProjectedVolumeSource, Volume,
+};
 
 use super::atomic_writer::{self, Files};
 use super::payload::{PayloadError, Source, downward_files, insert, object_files};
@@ -53,7 +55,9 @@ pub struct Context<'a> {
 /// Makes or refreshes all volumes of a pod. Repeating it changes only what the API changed.
 pub async fn set_up(pod: &Pod, context: &Context<'_>) -> Result<(), VolumeError> {
     for volume in spec(pod).volumes.iter().flatten() {
-        one(pod, volume, context).await.map_err(|cause| VolumeError { volume: volume.name.clone(), cause })?;
+        one(pod, volume, context)
+            .await
+            .map_err(|cause| VolumeError { volume: volume.name.clone(), cause })?;
     }
     Ok(())
 }
@@ -125,7 +129,8 @@ async fn files(pod: &Pod, volume: &Volume, context: &Context<'_>) -> Result<File
     if let Some(source) = &volume.config_map {
         let data = objects.config_map(namespace(pod), &source.name).await?;
         let items = source.items.as_deref();
-        let from = Source { kind: "configmap", name: &source.name, items, optional: source.optional == Some(true) };
+        let from =
+            Source { kind: "configmap", name: &source.name, items, optional: source.optional == Some(true) };
         object_files(&mut files, &from, data.as_ref(), source.default_mode)?;
     } else if let Some(source) = &volume.secret {
         let name = source.secret_name.as_deref().unwrap_or_default();
@@ -153,12 +158,14 @@ async fn projected(
         if let Some(map) = &source.config_map {
             let data = context.objects.config_map(namespace(pod), &map.name).await?;
             let items = map.items.as_deref();
-            let from = Source { kind: "configmap", name: &map.name, items, optional: map.optional == Some(true) };
+            let from =
+                Source { kind: "configmap", name: &map.name, items, optional: map.optional == Some(true) };
             object_files(files, &from, data.as_ref(), mode)?;
         } else if let Some(secret) = &source.secret {
             let data = context.objects.secret(namespace(pod), &secret.name).await?;
             let items = secret.items.as_deref();
-            let from = Source { kind: "secret", name: &secret.name, items, optional: secret.optional == Some(true) };
+            let from =
+                Source { kind: "secret", name: &secret.name, items, optional: secret.optional == Some(true) };
             object_files(files, &from, data.as_ref(), mode)?;
         } else if let Some(downward) = &source.downward_api {
             downward_files(files, pod, downward.items.as_deref().unwrap_or_default(), context.node, mode)?;
@@ -240,7 +247,10 @@ mod tests {
         assert_eq!(check("file", "FileOrCreate"), Ok(()));
         assert_eq!(check("file", "File"), Ok(()));
         assert_eq!(check("dir", "File"), Err("hostPath type check failed: /dir is not a file".into()));
-        assert_eq!(check("none", "Directory"), Err("hostPath type check failed: /none is not a directory".into()));
+        assert_eq!(
+            check("none", "Directory"),
+            Err("hostPath type check failed: /none is not a directory".into())
+        );
         assert_eq!(check("dir", "Socket"), Err("hostPath type check failed: /dir is not a socket".into()));
     }
 }

@@ -21,7 +21,8 @@ impl Actor {
         let cap = self.state.crash_loop_max;
         let sandbox = self.sandbox();
         let slot = self.slot(&container);
-        if let Some(exit) = slot.current.as_ref().and_then(Instance::exit).filter(|_| slot.failure.is_none()) {
+        if let Some(exit) = slot.current.as_ref().and_then(Instance::exit).filter(|_| slot.failure.is_none())
+        {
             let finished_at = exit.finished_at;
             slot.restarts.advance(finished_at, now, cap);
         }
@@ -45,7 +46,8 @@ impl Actor {
         let Some(order) = self.stop_order(&container, receiver) else { return };
         self.stops.insert(container.clone(), sender);
         self.slot(&container).operation = Operation::Stopping { deadline };
-        let own: Vec<_> = [ProbeKind::Liveness, ProbeKind::Startup].map(|kind| (container.clone(), kind)).into();
+        let own: Vec<_> =
+            [ProbeKind::Liveness, ProbeKind::Startup].map(|kind| (container.clone(), kind)).into();
         self.stop_probes(|key| own.contains(key));
         let (effects, id) = (self.effects.clone(), order.id.clone());
         self.perform(async move {
@@ -54,7 +56,11 @@ impl Actor {
         });
     }
 
-    pub(super) fn stop_order(&mut self, container: &str, deadline: watch::Receiver<Timestamp>) -> Option<StopOrder> {
+    pub(super) fn stop_order(
+        &mut self,
+        container: &str,
+        deadline: watch::Receiver<Timestamp>,
+    ) -> Option<StopOrder> {
         let (pod, sandbox) = (self.state.pod.clone(), self.sandbox());
         let id = self.slot(container).running()?.id.clone();
         Some(StopOrder { pod, container: container.to_owned(), id, deadline, sandbox })
@@ -78,7 +84,12 @@ impl Actor {
         });
     }
 
-    pub(super) fn take_started(&mut self, name: String, outcome: Result<Instance, StartError>, now: Timestamp) {
+    pub(super) fn take_started(
+        &mut self,
+        name: String,
+        outcome: Result<Instance, StartError>,
+        now: Timestamp,
+    ) {
         let pod = self.state.pod.clone();
         let Some(container) = container(&pod, &name) else { return };
         let probed = container.startup_probe.is_some();

@@ -12,7 +12,14 @@ use crate::probes::tracker::Change;
 use crate::probes::{Outcome, ProbeKind, Timing};
 
 impl Actor {
-    pub(super) fn take_probed(&mut self, name: &str, id: &str, kind: ProbeKind, change: Option<Change>, outcome: Outcome) {
+    pub(super) fn take_probed(
+        &mut self,
+        name: &str,
+        id: &str,
+        kind: ProbeKind,
+        change: Option<Change>,
+        outcome: Outcome,
+    ) {
         let pod = self.state.pod.clone();
         let Some(spec) = container(&pod, name) else { return };
         if self.slot(name).running().is_none_or(|instance| instance.id != id) {
@@ -30,8 +37,10 @@ impl Actor {
                 self.start_probes(name, false);
             }
             (ProbeKind::Startup | ProbeKind::Liveness, Some(Change::Failed)) => {
-                let probe = if kind == ProbeKind::Startup { &spec.startup_probe } else { &spec.liveness_probe };
-                let grace = probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds).map(seconds);
+                let probe =
+                    if kind == ProbeKind::Startup { &spec.startup_probe } else { &spec.liveness_probe };
+                let grace =
+                    probe.as_ref().and_then(|probe| probe.termination_grace_period_seconds).map(seconds);
                 let kind = kind.as_str().to_lowercase();
                 let message = format!("Container {name} failed {kind} probe, will be restarted");
                 self.slot(name).doomed = Some(Doom::Unhealthy { grace, message });
