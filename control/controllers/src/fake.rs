@@ -260,7 +260,7 @@ impl Cluster {
     pub fn execute(&mut self, action: Action) {
         match action {
             Action::SlowStart(all) | Action::Concurrent(all) => {
-                all.into_iter().for_each(|it| self.execute(it))
+                all.into_iter().for_each(|it| self.execute(it));
             }
             Action::Event(note) => self.events.push(format!("{} {}", note.reason, note.message)),
             Action::Create { resource, mut object, .. } => {
@@ -275,10 +275,10 @@ impl Cluster {
                 self.put(kind_of(&resource).expect("watched"), object);
             }
             Action::Replace { target, object } => {
-                self.put(kind_of(&target.resource).expect("watched"), object)
+                self.put(kind_of(&target.resource).expect("watched"), object);
             }
             Action::ReplaceSubresource { target, object, .. } => {
-                self.put(kind_of(&target.resource).expect("watched"), object)
+                self.put(kind_of(&target.resource).expect("watched"), object);
             }
             Action::Patch { target, patch, style, subresource } => {
                 let kind = kind_of(&target.resource).expect("watched");
@@ -300,7 +300,7 @@ impl Cluster {
                 self.put(kind, object);
             }
             Action::Delete { target, .. } => {
-                self.remove(kind_of(&target.resource).expect("watched"), &target.key)
+                self.remove(kind_of(&target.resource).expect("watched"), &target.key);
             }
         }
     }

@@ -117,3 +117,67 @@ pub fn controllers<O: Watched, K: Watched>(
     keys.dedup();
     keys
 }
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use k8s_openapi::api::apps::v1::ReplicaSet;
+    use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+    use crate::fake::{Fixture, NOW, describe, pod_line};
+    use crate::plan::Plan;
+
+    /// A pod of the set (`own`), of nobody (`free`) or of another one (`other`), with matching labels or not.
+    fn pod(name: &str, owner: &str, matches: bool) -> Arc<Pod> {
+        let of = |name: &str| controller_reference(&Fixture::replica_set(name, 1));
+        let owner = match owner {
+            "own" => Some(of("web")),
+            "other" => Some(of("else")),
+            _ => None,
+        };
+        let mut pod = pod_line(&format!("{name} n1 Ready 1m"), owner);
+        if !matches {
+            pod.metadata.labels = None;
+        }
+        Arc::new(pod)
+    }
+
+    fn check(owner_leaves: bool, want: Expect) {
+        let mut set: ReplicaSet = Fixture::replica_set("web", 1);
+        set.metadata.deletion_timestamp = owner_leaves.then_some(Time(NOW));
+        let candidates = vec![
+            pod("mine", "own", true),
+            pod("strayed", "own", false),
+            pod("orphan", "free", true),
+            pod("stranger", "free", false),
+            pod("taken", "other", true),
+        ];
+        let claim = claim(&set, &Fixture::selector(), candidates);
+        let owned: Vec<&str> = claim.owned.iter().filter_map(|it| it.metadata.name.as_deref()).collect();
+        want.assert_eq(&format!("owns {}\n{}", owned.join(" "), describe(&Plan::of(claim.actions))));
+    }
+
+    #[test]
+    fn orphans_are_adopted_and_strayed_objects_released() {
+        check(
+            false,
+            expect![[r#"
+            owns mine
+            patch Pod strayed {"metadata":{"ownerReferences":[{"$patch":"delete","uid":"uid-web"}],"uid":"uid-strayed"}}
+            patch Pod orphan {"metadata":{"ownerReferences":[{"apiVersion":"apps/v1","blockOwnerDeletion":true,"controller":true,"kind":"ReplicaSet","name":"web","uid":"uid-web"}],"uid":"uid-orphan"}}
+        "#]],
+        );
+    }
+
+    #[test]
+    fn an_owner_that_leaves_neither_adopts_nor_releases() {
+        check(
+            true,
+            expect![[r#"
+            owns mine
+        "#]],
+        );
+    }
+}

@@ -160,7 +160,7 @@ async fn follow<K: Followed>(
             Err(error) => {
                 failures += 1;
                 // A restart of the server is no news; a watch that never comes back (say, forbidden) is.
-                if failures % WARN_EVERY == 0 {
+                if failures.is_multiple_of(WARN_EVERY) {
                     tracing::warn!(%kind, %error, failures, "cannot follow");
                 }
                 continue;

@@ -57,7 +57,7 @@ impl Worker {
             match outcome.failure {
                 None if survey.is_clear() => return,
                 Some(Failure::Refused(text)) => {
-                    tracing::warn!(namespace = key.name, text, "namespace not finished")
+                    tracing::warn!(namespace = key.name, text, "namespace not finished");
                 }
                 _ => {}
             }

@@ -211,7 +211,7 @@ mod tests {
         let left_alone = [
             case(|it| it.spec.get_or_insert_default().scheduler_name = None),
             case(|it| {
-                it.spec.get_or_insert_default().scheduling_gates = Some(vec![PodSchedulingGate::default()])
+                it.spec.get_or_insert_default().scheduling_gates = Some(vec![PodSchedulingGate::default()]);
             }),
             case(|it| it.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH))),
             case(|it| it.status = Some(PodStatus { phase: Some("Failed".into()), ..PodStatus::default() })),

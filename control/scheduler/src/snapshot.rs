@@ -208,3 +208,43 @@ impl Snapshot {
         self.places.get(uid).is_some_and(|(_, assumed)| *assumed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_clash_on_the_same_address_or_on_all() {
+        let port =
+            |ip: &str, protocol: &str, port| HostPort { ip: ip.into(), protocol: protocol.into(), port };
+        let taken = port("127.0.0.1", "TCP", 80);
+        for (wanted, want) in [
+            (port("127.0.0.1", "TCP", 80), true),
+            (port("0.0.0.0", "TCP", 80), true),
+            (port("10.0.0.1", "TCP", 80), false),
+            (port("127.0.0.1", "UDP", 80), false),
+            (port("127.0.0.1", "TCP", 81), false),
+        ] {
+            assert_eq!(wanted.clashes(&taken), want, "{wanted:?}");
+        }
+    }
+
+    #[test]
+    fn pods_of_a_node_that_comes_back_are_counted_again() {
+        let (mut snapshot, mut node, mut pod) = (Snapshot::default(), Node::default(), Pod::default());
+        node.metadata.name = Some("n1".into());
+        pod.metadata.uid = Some("a".into());
+        let node = Arc::new(node);
+        let counted = |it: &Snapshot| it.nodes().map(|it| it.pods.len()).collect::<Vec<usize>>();
+        snapshot.place(PodInfo::new(Arc::new(pod)), "n1", false);
+        assert!(counted(&snapshot).is_empty());
+        snapshot.set_node(node.clone());
+        assert_eq!(counted(&snapshot), [1]);
+        snapshot.remove_node("n1");
+        assert!(counted(&snapshot).is_empty());
+        snapshot.set_node(node);
+        assert_eq!(counted(&snapshot), [1]);
+        snapshot.remove_pod("a");
+        assert_eq!(counted(&snapshot), [0]);
+    }
+}
