@@ -81,61 +81,74 @@ fn cidrs_of(object: &Value) -> Vec<Cidr> {
     cidrs.iter().filter_map(|cidr| cidr.as_str()?.parse().ok()).collect()
 }
 
-/// Takes `address` for `owner`.
-pub async fn take(
-    registry: &Registry,
-    ranges: &[Cidr],
-    owner: &Owner,
-    address: IpAddr,
-    dry_run: bool,
-) -> Result<(), AddressError> {
-    if !ranges.iter().any(|range| range.serves(address)) {
-        return Err(AddressError::NotInRange);
-    }
-    if dry_run {
-        let taken = registry.cached(rows::ip_addresses(), "", &address.to_string()).is_some();
-        return if taken { Err(AddressError::Allocated) } else { Ok(()) };
-    }
-    match registry.create(rows::ip_addresses(), object(address, owner)).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.reason == Reason::AlreadyExists => Err(AddressError::Allocated),
-        Err(error) => Err(AddressError::Store(error)),
-    }
+/// Who takes addresses for whom, and which he took.
+pub struct Taker<'a> {
+    /// The store.
+    pub registry: &'a Registry,
+    /// The ranges in force.
+    pub ranges: &'a [Cidr],
+    /// For whom.
+    pub owner: &'a Owner,
+    /// Look, but take nothing.
+    pub dry_run: bool,
+    /// Addresses that may have been taken. Each is noted before it is asked for: a request that is cut off in
+    /// between, or answered by a timeout, may have taken it all the same.
+    pub taken: &'a mut Vec<String>,
 }
 
-/// Takes a free address of `family` for `owner`.
-pub async fn take_any(
-    registry: &Registry,
-    ranges: &[Cidr],
-    owner: &Owner,
-    family: Family,
-    dry_run: bool,
-) -> Result<IpAddr, AddressError> {
-    for range in ranges.iter().filter(|range| range.family() == family) {
-        for address in range.candidates(rand::random(), MAX_TRIES) {
-            if registry.cached(rows::ip_addresses(), "", &address.to_string()).is_some() {
-                continue;
+impl Taker<'_> {
+    /// Takes `address`.
+    pub async fn take(&mut self, address: IpAddr) -> Result<(), AddressError> {
+        if !self.ranges.iter().any(|range| range.serves(address)) {
+            return Err(AddressError::NotInRange);
+        }
+        if self.dry_run {
+            return if self.is_taken(address) { Err(AddressError::Allocated) } else { Ok(()) };
+        }
+        self.taken.push(address.to_string());
+        match self.registry.create(rows::ip_addresses(), object(address, self.owner)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.reason == Reason::AlreadyExists => {
+                self.taken.pop();
+                Err(AddressError::Allocated)
             }
-            match take(registry, ranges, owner, address, dry_run).await {
-                Ok(()) => return Ok(address),
-                Err(AddressError::Allocated) => {}
-                Err(error) => return Err(error),
-            }
+            Err(error) => Err(AddressError::Store(error)),
         }
     }
-    Err(AddressError::Full)
+
+    /// Takes a free address of `family`.
+    pub async fn take_any(&mut self, family: Family) -> Result<IpAddr, AddressError> {
+        let ranges = self.ranges;
+        for range in ranges.iter().filter(|range| range.family() == family) {
+            for address in range.candidates(rand::random(), MAX_TRIES) {
+                if self.is_taken(address) {
+                    continue;
+                }
+                match self.take(address).await {
+                    Ok(()) => return Ok(address),
+                    Err(AddressError::Allocated) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(AddressError::Full)
+    }
+
+    fn is_taken(&self, address: IpAddr) -> bool {
+        self.registry.cached(rows::ip_addresses(), "", &address.to_string()).is_some()
+    }
 }
 
-/// Gives `address` back, if it is `owner`'s.
-pub async fn release(registry: &Registry, owner: &Owner, address: &str) {
-    let Ok(object) = registry.get(rows::ip_addresses(), "", address).await else { return };
-    if !owner.has(&object.value()) {
-        return;
-    }
-    if let Err(error) = registry.delete(rows::ip_addresses(), "", address).await {
+/// Gives `address` back, if it is `owner`'s. False when nobody has it.
+pub async fn release(registry: &Registry, owner: &Owner, address: &str) -> bool {
+    let Ok(object) = registry.get(rows::ip_addresses(), "", address).await else { return false };
+    if owner.has(&object.value())
+        && let Err(error) = registry.delete(rows::ip_addresses(), "", address).await
+    {
         // Found again at the next start: `repair` deletes addresses without a service.
         tracing::warn!(address, %error, "cluster address not released");
     }
+    true
 }
 
 /// The IPAddress object by which `owner` has `address`.

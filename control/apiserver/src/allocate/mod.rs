@@ -12,12 +12,13 @@ pub mod repair;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::status::{ApiError, FieldError};
 use serde_json::{Value, json};
 
 pub use cidr::{Cidr, Family};
-use cluster_ip::{AddressError, Owner};
+use cluster_ip::{AddressError, Owner, Taker};
 use families::Addressing;
 use node_port::{NodePorts, PortChange};
 
@@ -27,6 +28,9 @@ use crate::registry_access::Registry;
 
 /// First and last node port: upstream's default of `--service-node-port-range`.
 const NODE_PORTS: (u16, u16) = (30000, 32767);
+
+/// A write that was sent has happened, or never will, after this time.
+const LATE_WRITE: Duration = Duration::from_secs(1);
 
 /// Gives Services their addresses and ports.
 #[derive(Clone)]
@@ -133,27 +137,25 @@ impl Allocator {
             _ => &[],
         };
         if addressing.needs_addresses() {
+            let mut taker = Taker {
+                registry: &self.registry,
+                ranges,
+                owner: &allocation.owner,
+                dry_run: allocation.dry_run,
+                taken: &mut allocation.taken,
+            };
             for (i, name) in addressing.families.clone().iter().enumerate() {
                 let asked = addressing.cluster_ips.get(i).filter(|ip| !ip.is_empty()).cloned();
                 if asked.as_ref().is_some_and(|ip| held.contains(ip)) {
                     continue;
                 }
-                let family = Family::named(name).unwrap_or(Family::V4);
-                let address = match &asked {
-                    Some(ip) => self.take(addressing, ip, ranges, allocation).await?,
-                    None => cluster_ip::take_any(
-                        &self.registry,
-                        ranges,
-                        &allocation.owner,
-                        family,
-                        allocation.dry_run,
-                    )
-                    .await
-                    .map_err(|error| {
-                        ApiError::internal(format!("failed to allocate a serviceIP: {error}"))
-                    })?,
-                };
-                allocation.taken.push(address.to_string());
+                let address =
+                    match &asked {
+                        Some(ip) => take(addressing, ip, &mut taker).await?,
+                        None => taker.take_any(Family::named(name).unwrap_or(Family::V4)).await.map_err(
+                            |error| ApiError::internal(format!("failed to allocate a serviceIP: {error}")),
+                        )?,
+                    };
                 match addressing.cluster_ips.get_mut(i) {
                     Some(slot) => *slot = address.to_string(),
                     None => addressing.cluster_ips.push(address.to_string()),
@@ -164,32 +166,22 @@ impl Allocator {
         allocation.given_up = held.iter().filter(|ip| !keeps(ip)).cloned().collect();
         Ok(())
     }
+}
 
-    /// Takes the address that was asked for by number.
-    async fn take(
-        &self,
-        addressing: &Addressing,
-        ip: &str,
-        ranges: &[Cidr],
-        allocation: &Allocation,
-    ) -> Result<IpAddr, ApiError> {
-        let taken = match ip.parse::<IpAddr>() {
-            Ok(address) => {
-                cluster_ip::take(&self.registry, ranges, &allocation.owner, address, allocation.dry_run)
-                    .await
-                    .map(|()| address)
-            }
-            Err(_) => Err(AddressError::NotInRange),
-        };
-        taken.map_err(|error| match error {
-            AddressError::Store(error) => error,
-            error => {
-                let detail = format!("failed to allocate IP {ip}: {error}");
-                let error = FieldError::invalid("spec.clusterIPs", json!(addressing.cluster_ips), detail);
-                ApiError::invalid(("", "Service"), &allocation.owner.name, vec![error])
-            }
-        })
-    }
+/// Takes the address that was asked for by number.
+async fn take(addressing: &Addressing, ip: &str, taker: &mut Taker<'_>) -> Result<IpAddr, ApiError> {
+    let taken = match ip.parse::<IpAddr>() {
+        Ok(address) => taker.take(address).await.map(|()| address),
+        Err(_) => Err(AddressError::NotInRange),
+    };
+    taken.map_err(|error| match error {
+        AddressError::Store(error) => error,
+        error => {
+            let detail = format!("failed to allocate IP {ip}: {error}");
+            let error = FieldError::invalid("spec.clusterIPs", json!(addressing.cluster_ips), detail);
+            ApiError::invalid(("", "Service"), &taker.owner.name, vec![error])
+        }
+    })
 }
 
 /// What one write of a Service took and gave up. Dropped without [`commit`](Self::commit), it takes nothing.
@@ -242,7 +234,11 @@ impl Drop for Allocation {
             let has_ports = node_port::all_of(&stored);
             all_ports.release(ports.into_iter().filter(|port| !has_ports.contains(port)));
             for address in addresses.iter().filter(|address| !has.contains(address)) {
-                cluster_ip::release(&registry, &owner, address).await;
+                if !cluster_ip::release(&registry, &owner, address).await {
+                    // Asked for by a request that was cut off, and perhaps still on its way.
+                    tokio::time::sleep(LATE_WRITE).await;
+                    cluster_ip::release(&registry, &owner, address).await;
+                }
             }
         });
     }

@@ -152,6 +152,29 @@ async fn a_failed_create_gives_back_and_an_update_frees_what_it_gave_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_create_that_is_cut_off_at_any_point_keeps_no_address() {
+    let Some(etcd) = Etcd::start() else { return };
+    let (registry, allocator) = cluster(&etcd).await;
+    let mut cut_off = 0;
+    for step in 0..30 {
+        let allocator = allocator.clone();
+        let mut wanted = service(&format!("s{step}"), &json!({"ipFamilyPolicy": "PreferDualStack"}));
+        let creating =
+            tokio::spawn(async move { allocator.before_create(&mut wanted, false).await.map(|_| ()) });
+        tokio::task::spawn_blocking(move || std::thread::sleep(Duration::from_micros(step * 100)))
+            .await
+            .unwrap();
+        creating.abort();
+        cut_off += u32::from(creating.await.is_err());
+    }
+    assert!(cut_off > 0, "none was cut off: the test shows nothing");
+    eventually(&registry, |all| all.len() == 1).await;
+    // What arrived late is given back too.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    eventually(&registry, |all| all.len() == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_shows_an_address_and_takes_none() {
     let Some(etcd) = Etcd::start() else { return };
     let (registry, allocator) = cluster(&etcd).await;
