@@ -192,3 +192,76 @@ fn partial(object: &Value) -> Value {
 fn parse(body: &[u8]) -> Value {
     serde_json::from_slice(body).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn view(plural: &str, form: Form, include: Include) -> View {
+        View { resource: api::registry::lookup("", "v1", plural).unwrap(), form, include }
+    }
+
+    fn list(view: View, bodies: &[&'static str]) -> Value {
+        let meta = ListMeta { revision: 7, continue_token: "t".to_owned(), remaining: Some(3) };
+        let bodies: Vec<Bytes> = bodies.iter().map(|it| Bytes::from_static(it.as_bytes())).collect();
+        serde_json::from_slice(&view.list(&meta, bodies.iter()).concat()).unwrap()
+    }
+
+    const MAP: &str = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"resourceVersion":"5","name":"a"},"data":{"k":"v"}}"#;
+
+    #[test]
+    fn a_list_is_its_head_and_its_objects_own_bytes() {
+        let whole = list(view("configmaps", Form::Whole, Include::Metadata), &[MAP, MAP]);
+        let meta = json!({"resourceVersion": "7", "continue": "t", "remainingItemCount": 3});
+        assert_eq!((&whole["kind"], &whole["metadata"]), (&json!("ConfigMapList"), &meta));
+        assert_eq!(whole["items"][1]["data"]["k"], "v");
+        let empty = list(view("configmaps", Form::Whole, Include::Metadata), &[]);
+        assert_eq!(empty["items"], json!([]));
+        let partial = list(view("configmaps", Form::Metadata, Include::Metadata), &[MAP]);
+        assert_eq!(
+            (&partial["kind"], &partial["items"][0]["data"]),
+            (&json!("PartialObjectMetadataList"), &Value::Null)
+        );
+    }
+
+    #[test]
+    fn a_table_has_a_cell_for_each_column_and_carries_what_is_asked_for() {
+        for (include, kind) in [
+            (Include::None, Value::Null),
+            (Include::Metadata, json!("PartialObjectMetadata")),
+            (Include::Object, json!("ConfigMap")),
+        ] {
+            let table = list(view("configmaps", Form::Table, include), &[MAP]);
+            let (columns, row) = (table["columnDefinitions"].as_array().unwrap(), &table["rows"][0]);
+            assert_eq!(row["cells"].as_array().unwrap().len(), columns.len());
+            assert_eq!((&row["cells"][0], &row["object"]["kind"]), (&json!("a"), &kind));
+        }
+    }
+
+    #[test]
+    fn only_the_first_table_of_a_watch_carries_the_columns() {
+        let object =
+            Object::new("/registry/configmaps/b/a", br#"{"kind":"ConfigMap","metadata":{"name":"a"}}"#, 5, 5);
+        let view = view("configmaps", Form::Table, Include::Metadata);
+        let event = |first| -> Value { serde_json::from_slice(&view.event(&object, 9, first)).unwrap() };
+        assert!(event(true)["columnDefinitions"].is_array() && event(false)["columnDefinitions"].is_null());
+        assert_eq!(
+            event(true)["metadata"]["resourceVersion"],
+            "9",
+            "a deleted object is shown at the revision of its deletion"
+        );
+    }
+
+    #[test]
+    fn a_second_version_of_the_same_objects_is_converted() {
+        let resource = api::registry::lookup("events.k8s.io", "v1", "events").unwrap();
+        let view = View { resource, form: Form::Whole, include: Include::None };
+        let stored = br#"{"kind":"Event","apiVersion":"v1","metadata":{"name":"a"},"involvedObject":{"kind":"Pod"},"message":"m"}"#;
+        let shown: Value = serde_json::from_slice(&view.object(&Bytes::from_static(stored))).unwrap();
+        assert_eq!(
+            (&shown["apiVersion"], &shown["note"], &shown["regarding"]["kind"]),
+            (&json!("events.k8s.io/v1"), &json!("m"), &json!("Pod"))
+        );
+    }
+}

@@ -128,3 +128,41 @@ fn gzip(pieces: &[Bytes]) -> Bytes {
     }
     encoder.finish().unwrap_or_default().into()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::io::Read as _;
+
+    use super::*;
+
+    #[test]
+    fn warnings_are_quoted_told_once_and_limited() {
+        let mut response = text(StatusCode::OK, "");
+        let long = "x".repeat(WARNINGS_MAX);
+        warn(&mut response, &["a \"b\"".to_owned(), "a \"b\"".to_owned(), "line\nbreak".to_owned(), long]);
+        let seen: Vec<_> =
+            response.headers().get_all(WARNING).iter().map(|it| it.to_str().unwrap()).collect();
+        assert_eq!(seen, [r#"299 - "a \"b\"""#, r#"299 - "linebreak""#]);
+    }
+
+    #[tokio::test]
+    async fn only_large_responses_are_compressed_and_only_for_those_who_ask() {
+        for (size, welcome, compressed) in
+            [(GZIP_FROM, true, true), (GZIP_FROM, false, false), (GZIP_FROM - 1, true, false)]
+        {
+            let half = Bytes::from(vec![b'x'; size / 2]);
+            let rest = Bytes::from(vec![b'y'; size - size / 2]);
+            let delivery = Delivery { media: Media::Json, gzip: welcome };
+            let response = pieces(StatusCode::OK, vec![half.clone(), rest.clone()], delivery).await;
+            assert_eq!(response.headers().contains_key(CONTENT_ENCODING), compressed, "{size} {welcome}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let mut plain = Vec::new();
+            match compressed {
+                true => drop(flate2::read::GzDecoder::new(&body[..]).read_to_end(&mut plain).unwrap()),
+                false => plain.extend_from_slice(&body),
+            }
+            assert_eq!(plain, [half, rest].concat());
+        }
+    }
+}

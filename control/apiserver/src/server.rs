@@ -98,7 +98,18 @@ impl Server {
         self.core.registry.store().ready().await;
         let authorizer = self.core.auth.authorizer.clone();
         let shutdown = self.core.shutdown.clone();
-        tokio::spawn(async move { shutdown.run_until_cancelled(authorizer.follow()).await });
+        tokio::spawn(async move {
+            // A panic on one odd role must not leave the index as it was then for ever.
+            while !shutdown.is_cancelled() {
+                let (authorizer, shutdown) = (authorizer.clone(), shutdown.clone());
+                let followed =
+                    tokio::spawn(async move { shutdown.run_until_cancelled(authorizer.follow()).await });
+                if let Err(error) = followed.await {
+                    tracing::error!(%error, "following roles failed, starting again");
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
+            }
+        });
         while let Err(error) =
             bootstrap::run(&self.core.registry, &self.core.allocator, &self.bootstrap).await
         {

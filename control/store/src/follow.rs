@@ -44,13 +44,29 @@ pub(crate) async fn connect(config: &Config) -> Result<Client, Error> {
     Client::connect(&config.endpoints, Some(options)).await.map_err(|it| Error::from_etcd(&it))
 }
 
-/// Keeps `followed` up to date, for ever.
-pub(crate) async fn run<M: Index>(client: Client, config: Config, followed: Arc<Followed<M>>) {
+/// Keeps `followed` up to date, for ever: a panic, say of the caller's index, costs a new load, not the process.
+pub(crate) async fn keep<M: Index>(client: Client, config: Config, followed: Arc<Followed<M>>) {
+    loop {
+        // A set of one: it ends with this task, as a bare spawn would not.
+        let mut run_of = tokio::task::JoinSet::new();
+        run_of.spawn(run(client.clone(), config.clone(), followed.clone()));
+        if let Some(Err(error)) = run_of.join_next().await {
+            tracing::error!(%error, "following etcd failed, starting again");
+        }
+        followed.connected.send_replace(false);
+        tokio::time::sleep(BACK_OFF[BACK_OFF.len() - 1]).await;
+    }
+}
+
+/// Loads, then follows. Starts with a load, whatever the copy held before.
+async fn run<M: Index>(client: Client, config: Config, followed: Arc<Followed<M>>) {
     let mut follower = Follower { client, config, followed, ledger: Ledger::default() };
     let mut failures = 0_usize;
+    let mut loaded = false;
     loop {
         let before = follower.followed.published.get();
-        let stop = if before == 0 { follower.load().await.map_err(Stop::Broken) } else { Ok(()) };
+        let stop = if loaded { Ok(()) } else { follower.load().await.map_err(Stop::Broken) };
+        loaded |= stop.is_ok();
         let stop = match stop {
             Ok(()) => follower.follow().await,
             Err(stop) => stop,
@@ -61,9 +77,7 @@ pub(crate) async fn run<M: Index>(client: Client, config: Config, followed: Arc<
             Stop::Broken(error) => tracing::warn!(error, "following etcd was interrupted"),
             Stop::Lost(error) => {
                 tracing::warn!(error, "the events since the last revision are lost, loading again");
-                if let Err(error) = follower.load().await {
-                    tracing::warn!(error, "loading failed");
-                }
+                loaded = false;
             }
         }
         tokio::time::sleep(BACK_OFF[failures.min(BACK_OFF.len() - 1)]).await;
@@ -78,11 +92,14 @@ struct Follower<M> {
 }
 
 impl<M: Index> Follower<M> {
-    /// Reads all keys at one revision, if possible a little before the head, and starts the collections from it.
+    /// Reads all keys at one revision and starts the collections from it: the first time, if possible, a little before the head.
     async fn load(&mut self) -> Result<(), String> {
         let head = self.head().await?;
-        let (revision, entries) = match self.read_all((head - HISTORY).max(1)).await {
-            Ok(entries) => ((head - HISTORY).max(1), entries),
+        // Readers of a copy that is being replaced must not see it step back.
+        let first = self.followed.published.get() == 0;
+        let past = if first { (head - HISTORY).max(1) } else { head };
+        let (revision, entries) = match self.read_all(past).await {
+            Ok(entries) => (past, entries),
             // That far back is compacted away.
             Err(_) => (head, self.read_all(head).await?),
         };

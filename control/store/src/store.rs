@@ -116,7 +116,7 @@ impl<M: Index> Store<M> {
         let followed = Arc::new(Followed::new(&config.prefixes));
         let probe = Probe::start(client.clone(), config.request_timeout, config.observer.clone());
         let mut tasks =
-            vec![tokio::spawn(follow::run(client.clone(), config.clone(), followed.clone())).abort_handle()];
+            vec![tokio::spawn(follow::keep(client.clone(), config.clone(), followed.clone())).abort_handle()];
         if let Some(interval) = config.compaction_interval {
             tasks.push(tokio::spawn(compact::run(client.clone(), interval)).abort_handle());
         }

@@ -6,16 +6,24 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use store::{Config, Error, Index, Interest, Store};
+
+/// The object called `poison` has been looked at.
+static POISONED: AtomicBool = AtomicBool::new(false);
 
 /// Labels of a test object: every member of `metadata.labels`.
 #[derive(Debug)]
 struct Labels(BTreeMap<String, String>);
 
 impl Index for Labels {
-    fn of(_: &str, body: &[u8]) -> Self {
+    fn of(key: &str, body: &[u8]) -> Self {
+        assert!(
+            !key.ends_with("/poison") || POISONED.swap(true, Ordering::SeqCst),
+            "the first look at it fails"
+        );
         let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let labels = value["metadata"]["labels"].as_object().cloned().unwrap_or_default();
         Self(
@@ -263,6 +271,21 @@ async fn a_store_that_missed_compacted_events_loads_again_and_ends_its_watches()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_panics_costs_a_new_load_not_the_store() {
+    let Some(etcd) = Etcd::start() else { return };
+    let store = etcd.store().await;
+    let mut watch = store.watch("/r/pods/", Interest::All, store.revision()).unwrap();
+    let put = etcd.client().await.put("/r/pods/a/poison", value(1), None).await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), watch.next()).await.expect("the watch ends");
+    assert!(ended.is_err(), "what came between may be missing");
+    store.reach(put.header().unwrap().revision()).await.unwrap();
+    assert!(store.cached("/r/pods/a/poison").is_some());
+    let next = store.create("/r/pods/a/next", &value(1), None).await.unwrap();
+    store.reach(next.revision).await.unwrap();
+    assert!(store.cached("/r/pods/a/next").is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leased_object_goes_by_itself_and_its_watchers_hear_of_it() {
     let Some(etcd) = Etcd::start() else { return };
     let store = etcd.store().await;
@@ -294,11 +317,11 @@ async fn a_leased_object_goes_by_itself_and_its_watchers_hear_of_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_readers_share_one_probe() {
     let Some(etcd) = Etcd::start() else { return };
-    let asked = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let asked = Arc::new(AtomicUsize::new(0));
     let counted = asked.clone();
     let mut config = Config::new(vec![etcd.url()], vec!["/r/pods/".into()]);
     config.observer = Arc::new(move |operation, _, _| {
-        counted.fetch_add(usize::from(operation == "get"), std::sync::atomic::Ordering::Relaxed);
+        counted.fetch_add(usize::from(operation == "get"), Ordering::Relaxed);
     });
     let store: Store<Labels> = Store::open(config).await.unwrap();
     store.ready().await;
@@ -309,6 +332,6 @@ async fn many_readers_share_one_probe() {
     for reader in futures::future::join_all(readers).await {
         reader.unwrap().unwrap();
     }
-    let asked = asked.load(std::sync::atomic::Ordering::Relaxed);
+    let asked = asked.load(Ordering::Relaxed);
     assert!(asked < 100, "200 reads asked etcd {asked} times");
 }
