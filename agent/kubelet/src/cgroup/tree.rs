@@ -260,7 +260,7 @@ fn v1_files(controller: &str, limits: Limits) -> Vec<(&'static str, String)> {
             }
         }
         "memory" => {
-            files.extend(limits.memory_bytes.map(|bytes| ("memory.limit_in_bytes", bytes.to_string())))
+            files.extend(limits.memory_bytes.map(|bytes| ("memory.limit_in_bytes", bytes.to_string())));
         }
         _ => {}
     }

@@ -84,7 +84,7 @@ impl Host {
                 );
                 let instance = instance(InstanceState::Exited(start_error(message)));
                 self.record_instance(pod, &container.name, &instance);
-                Err(StartError::Run(instance))
+                Err(StartError::Run(Box::new(instance)))
             }
         }
     }

@@ -40,15 +40,22 @@ impl Host {
             // Even after a long hook the process gets a moment of its own.
             let least = tokio::time::sleep(MINIMUM_GRACE.min(grace));
             tokio::select! {
-                outcome = self.containerd.wait(&order.id, "") => if outcome.is_ok() { return },
+                () = self.wait_for_end(&order.id) => return,
                 () = async { tokio::join!(least, reached(&mut deadline)); } => {}
             }
         }
         self.signal_until_heard(&order.id, SIGKILL).await;
-        if let Err(error) = self.containerd.wait(&order.id, "").await
-            && !error.is_not_found()
-        {
-            tracing::warn!(container = order.id, %error, "waiting for a killed container");
+        self.wait_for_end(&order.id).await;
+    }
+
+    /// Resolves when the container has ended, whatever becomes of containerd meanwhile.
+    async fn wait_for_end(&self, id: &str) {
+        while let Err(error) = self.containerd.wait(id, "").await {
+            if error.is_not_found() {
+                return;
+            }
+            tracing::warn!(container = id, %error, "waiting for the end of a container");
+            tokio::time::sleep(RETRY).await;
         }
     }
 

@@ -11,8 +11,8 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::backoff::later;
 use super::state::{
-    Cause, Doom, FailureKind, InstanceState, Operation, PULL_ERROR_SHOWN, PodState, Slot, Step, Verdict,
-    init_containers, is_sidecar, spec, spec_hash,
+    Cause, Doom, FailureKind, InstanceState, Operation, PULL_ERROR_SHOWN, PodState, Slot, Step, Termination,
+    Verdict, init_containers, is_sidecar, spec, spec_hash,
 };
 
 /// Least time between the stop signal and SIGKILL: what upstream leaves after a long preStop.
@@ -292,7 +292,7 @@ pub fn finished(state: &PodState) -> bool {
 /// The order in which a pod goes down: regular containers, sidecars in reverse, remains, the object.
 fn wind_down(state: &PodState, now: Timestamp, decision: &mut Decision) {
     let deadline =
-        state.termination.as_ref().map_or_else(|| later(now, pod_grace(&state.pod)), |t| t.deadline());
+        state.termination.as_ref().map_or_else(|| later(now, pod_grace(&state.pod)), Termination::deadline);
     let (sidecars, others): (Vec<_>, Vec<_>) =
         super::state::all_containers(&state.pod).partition(|container| is_sidecar(container));
     let mut live = 0;

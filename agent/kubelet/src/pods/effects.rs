@@ -46,7 +46,7 @@ pub enum StartError {
         message: String,
     },
     /// The process could not be started: counts as a run that ended with code 128.
-    Run(Instance),
+    Run(Box<Instance>),
 }
 
 /// An instance to stop.

@@ -60,7 +60,7 @@ pub fn clock() -> Timestamp {
     thread_local! {
         static START: tokio::time::Instant = tokio::time::Instant::now();
     }
-    let passed = START.with(|start| start.elapsed());
+    let passed = START.with(tokio::time::Instant::elapsed);
     super::backoff::later(Timestamp::from_second(1_000_000).unwrap(), passed)
 }
 

@@ -114,7 +114,7 @@ impl Actor {
                     self.take_exit(id, code, at);
                 }
             }
-            Err(StartError::Run(instance)) => begin_instance(slot, instance),
+            Err(StartError::Run(instance)) => begin_instance(slot, *instance),
             Err(StartError::Failed { kind, message }) => {
                 let pull = kind == FailureKind::ErrImagePull;
                 let retry_at = if pull {
