@@ -46,6 +46,7 @@ pub async fn run(flags: Run) -> Result<()> {
     let node = NodeConfig {
         pod_cidrs: known_cidrs.iter().map(pair).collect(),
         spoof_check: true,
+        masquerade: true,
         ..node_config(&flags.proxy)
     };
     let (dataplane, learned, uplink) = open(&flags.proxy, node)?;
@@ -117,6 +118,7 @@ fn node_config(flags: &Proxy) -> NodeConfig {
         service_cidrs: flags.service_cidr.iter().map(pair).collect(),
         addresses: flags.node_ip.clone(),
         spoof_check: false,
+        masquerade: false,
     }
 }
 

@@ -80,6 +80,8 @@ pub struct NodeConfig {
     pub addresses: Vec<IpAddr>,
     /// Whether pods may only send from their own addresses.
     pub spoof_check: bool,
+    /// Whether pods' connections to addresses outside the cluster get this node's address.
+    pub masquerade: bool,
 }
 
 /// A pod's interface as the data plane needs it.
@@ -153,7 +155,7 @@ impl Dataplane {
             .ok()
             .map(|maps| maps.control().hash_seed)
             .filter(|seed| *seed != 0);
-        let config = config(&node, seed.unwrap_or_else(new_seed))?;
+        let config = config(&node, uplink, seed.unwrap_or_else(new_seed))?;
         let (programs, config, xdp) = attach(&options, &cgroup, config, uplink)?;
         let maps = Maps::open(&options.bpf_dir, true)?;
         stamp(&maps, &config)?;
@@ -170,7 +172,7 @@ impl Dataplane {
         if inner.node == node {
             return Ok(());
         }
-        let config = config(&node, inner.config.hash_seed)?;
+        let config = config(&node, self.uplink, inner.config.hash_seed)?;
         let (programs, config, xdp) = attach(&self.options, &self.cgroup, config, self.uplink)?;
         for pod in &inner.pods {
             programs.attach_pod(&pod.ifname, pod.ifindex)?;
@@ -363,7 +365,7 @@ fn new_seed() -> u32 {
 }
 
 /// The programs' constants.
-fn config(node: &NodeConfig, hash_seed: u32) -> Result<Config, Error> {
+fn config(node: &NodeConfig, uplink: Uplink, hash_seed: u32) -> Result<Config, Error> {
     let range4 = |ranges: &[(IpAddr, u8)]| {
         ranges.iter().find_map(|(net, length)| match net {
             IpAddr::V4(v4) => Some((Cidr4::new((*v4).into(), *length), *length)),
@@ -401,9 +403,11 @@ fn config(node: &NodeConfig, hash_seed: u32) -> Result<Config, Error> {
             }
         }
     }
-    if node.spoof_check {
-        config.features |= features::SPOOF_CHECK;
+    for (on, feature) in [(node.spoof_check, features::SPOOF_CHECK), (node.masquerade, features::MASQUERADE)]
+    {
+        config.features |= if on { feature } else { 0 };
     }
+    config.uplink = uplink.ifindex;
     Ok(config)
 }
 

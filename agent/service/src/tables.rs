@@ -261,7 +261,9 @@ impl Tables {
                     .filter_map(|frontend| self.inherited_frontends.get(frontend).copied());
                 // An id serves one port: whoever takes it first.
                 let inherited = found.into_iter().find(|id| self.inherited_ids.contains(id));
-                self.inherited_ids.retain(|id| Some(*id) != inherited);
+                if let Some(id) = inherited {
+                    self.inherited_ids.remove(&id);
+                }
                 let Some(id) = inherited.or_else(|| self.service_ids.take(now_ms)) else {
                     diff.problems.push(problem("spec.ports", "the service table is full".to_owned()));
                     return false;

@@ -18,6 +18,10 @@ fn ip6(text: &str) -> Ip6 {
     text.parse::<Ipv6Addr>().unwrap().into()
 }
 
+fn uplink(veth: bool) -> Uplink {
+    Uplink { ifindex: 2, mac: [0; 6], mtu: 1500, veth }
+}
+
 #[test]
 fn a_dual_stack_node_knows_its_ranges_and_where_other_nodes_are() {
     let node = NodeConfig {
@@ -26,9 +30,13 @@ fn a_dual_stack_node_knows_its_ranges_and_where_other_nodes_are() {
         service_cidrs: vec![(ip("10.96.0.0"), 16), (ip("fd00:10:96::"), 112)],
         addresses: vec![ip("172.30.0.11"), ip("172.30.9.9"), ip("fd30::11")],
         spoof_check: true,
+        masquerade: true,
     };
-    let config = config(&node, 7).unwrap();
-    assert_eq!(config.features, features::PEER_NAME | features::IPV6 | features::SPOOF_CHECK);
+    let config = config(&node, uplink(false), 7).unwrap();
+    assert_eq!(
+        config.features,
+        features::PEER_NAME | features::IPV6 | features::SPOOF_CHECK | features::MASQUERADE
+    );
     assert_eq!(
         (config.snat4, config.snat6),
         (ip4("172.30.0.11"), ip6("fd30::11")),
@@ -40,13 +48,14 @@ fn a_dual_stack_node_knows_its_ranges_and_where_other_nodes_are() {
         config.pods6.contains(ip6("fd00:10:244:3::9")) && config.services6.contains(ip6("fd00:10:96::a"))
     );
     assert!(!config.cluster4.contains(config.hairpin4) && !config.cluster6.contains(config.hairpin6));
+    assert_eq!(config.uplink, 2);
     assert_ne!(config.netns_cookie, 0);
 }
 
 #[test]
 fn a_node_without_pod_ranges_claims_no_pod() {
     let node = NodeConfig { addresses: vec![ip("172.30.0.11")], ..NodeConfig::default() };
-    let config = config(&node, 7).unwrap();
+    let config = config(&node, uplink(false), 7).unwrap();
     assert_eq!(config.features, features::PEER_NAME);
     assert_eq!((config.pods4, config.cluster4, config.services4), (Cidr4::NONE, Cidr4::NONE, Cidr4::NONE));
     assert_eq!((config.pods6, config.cluster6, config.services6), (Cidr6::NONE, Cidr6::NONE, Cidr6::NONE));
@@ -54,7 +63,6 @@ fn a_node_without_pod_ranges_claims_no_pod() {
 
 #[test]
 fn native_xdp_is_not_chosen_on_a_veth_unless_asked_for() {
-    let uplink = |veth| Uplink { ifindex: 2, mac: [0; 6], mtu: 1500, veth };
     for (choice, veth, expected) in [
         (XdpChoice::Auto, false, &["native", "generic"][..]),
         (XdpChoice::Auto, true, &["generic"]),

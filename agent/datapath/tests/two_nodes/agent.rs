@@ -126,6 +126,7 @@ pub fn main() {
         service_cidrs: vec![("10.97.0.0".parse().unwrap(), 16), ("fd00:10:97::".parse().unwrap(), 112)],
         addresses: addresses(node),
         spoof_check: true,
+        masquerade: true,
     };
     let device = network::device::find("eth0").unwrap();
     let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu, veth: device.veth };

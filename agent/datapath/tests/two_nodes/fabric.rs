@@ -1,6 +1,7 @@
 //! Namespaces joined by a bridge: two nodes and a client, dual stack. Gone when the value is dropped.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The test network: node i is 172.31.77.1i / fd31:77::1i, the client .3.
 pub struct Fabric {
@@ -11,7 +12,9 @@ pub struct Fabric {
 
 impl Fabric {
     pub fn new() -> Self {
-        let prefix = format!("bldp{}", std::process::id());
+        // Tests of one process run at the same time.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let prefix = format!("bldp{}x{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         let fabric = Self { prefix, namespaces: Default::default(), directory: tempfile::tempdir().unwrap() };
         let bridge = fabric.namespace("f");
         run(&format!("ip -n {bridge} link add br0 type bridge"));

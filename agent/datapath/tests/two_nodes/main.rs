@@ -190,6 +190,7 @@ fn services_answer_on_every_way_and_survive_their_loader() {
     assert!(refused.contains("refused"), "no endpoints: {refused}");
     cluster.publish(&[0, 1]);
     pods_reach_pods(&cluster);
+    pods_leave_the_cluster_under_their_nodes_address(&cluster);
     clients_inside_reach_services(&cluster);
     clients_outside_reach_node_ports(&cluster);
     cluster.publish(&[0]);
@@ -204,6 +205,18 @@ fn pods_reach_pods(cluster: &Cluster) {
     {
         let addresses = cluster.backends[backend].iter().map(IpAddr::to_string).collect::<Vec<_>>();
         check_both(what, &cluster.by_packet(), [&addresses[0], &addresses[1]], 8080, &[name]);
+    }
+}
+
+fn pods_leave_the_cluster_under_their_nodes_address(cluster: &Cluster) {
+    let _server = Peer::serve(&cluster.outside(), "c");
+    let nodes = cluster.node_addresses(0).map(|address| address.parse::<IpAddr>().unwrap());
+    for (address, node) in ["172.31.77.3", "fd31:77::3"].into_iter().zip(nodes) {
+        for protocol in ["tcp", "udp"] {
+            let answer = ask(&cluster.by_packet(), protocol, address, 8080).unwrap();
+            assert_eq!(answer.seen, node, "{protocol}");
+            println!("ok: pod to the outside: {protocol} {address}");
+        }
     }
 }
 
