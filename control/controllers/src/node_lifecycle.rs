@@ -104,6 +104,10 @@ pub fn plan(view: &View, key: &Key, context: &Context<'_>) -> Plan {
     let may_evict = ready == "True" || view.nodes.all().iter().any(|it| is_well(view, it, context));
 
     let mut plan = Plan { noted: Notes::from([(signs, heard)]), ..Plan::default() };
+    if context.noted.is_empty() {
+        let text = format!("Node {0} event: Registered Node {0} in Controller", key.name);
+        plan.actions.push(plan::event(&*node, EventKind::Normal, "RegisteredNode", text));
+    }
     plan.actions.extend(taint(&node, ready, may_evict, context.now));
     if is_silent {
         plan.actions.extend(silence(view, &node, context.now));
@@ -238,6 +242,18 @@ mod tests {
         noted.values_mut().for_each(|it| *it -= SignedDuration::from_secs(heard));
         let context = Context { noted: &noted, ..first };
         want.assert_eq(&describe(&plan(&view, &Key::cluster("n1"), &context)));
+    }
+
+    #[test]
+    fn a_node_that_is_seen_for_the_first_time_is_greeted() {
+        let view = View::default();
+        add(&view, "n1 True 3");
+        let settings = settings();
+        expect![[r#"
+            event Normal RegisteredNode Node n1 event: Registered Node n1 in Controller
+            requeue after 41s
+        "#]]
+        .assert_eq(&describe(&plan(&view, &Key::cluster("n1"), &Context::at(NOW, &settings))));
     }
 
     #[test]

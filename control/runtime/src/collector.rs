@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::discovery::{self, Served};
 use crate::execute::{Executor, Failure};
+use crate::informer::Pauses;
 use crate::queue::Queue;
 use crate::recorder::Recorder;
 
@@ -118,7 +119,7 @@ impl Collector {
             plural: resource.plural.to_string(),
         };
         let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind);
-        let mut events = watcher::watcher(api, watcher::Config::default()).default_backoff().boxed();
+        let mut events = watcher::watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
         let mut listed = BTreeSet::new();
         while let Some(event) = events.next().await {
             match event {

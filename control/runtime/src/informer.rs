@@ -41,7 +41,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const WARN_EVERY: u32 = 10;
 
 /// Pauses that double, with a quarter of chance so that many followers do not come back at once.
-struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_PAUSE)
+    }
+}
 
 impl Iterator for Pauses {
     type Item = Duration;
@@ -140,7 +146,7 @@ async fn follow<K: Followed>(
     mark: watch::Sender<bool>,
 ) {
     let kind = K::kind(&());
-    let mut events = watcher::watcher(api, config).backoff(Pauses(FIRST_PAUSE)).boxed();
+    let mut events = watcher::watcher(api, config).backoff(Pauses::default()).boxed();
     let mut listed = Vec::new();
     let mut failures = 0_u32;
     while let Some(event) = events.next().await {
