@@ -471,3 +471,41 @@ async fn documents_are_served_and_cached_by_hash() {
         assert!(metrics.to_string().contains(name), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_keeps_what_it_was_given_through_a_replacement() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let base = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "selector": {"a": "b"}, "ports": [{"port": 80}]}});
+    let (code, made) = cluster.ask(&format!("POST {base}"), &service).await;
+    assert_eq!(code, 201, "{made}");
+    assert!(
+        made["spec"]["clusterIP"].is_string() && made["spec"]["ports"][0]["nodePort"].is_number(),
+        "{made}"
+    );
+    let (code, replaced) = cluster.ask(&format!("PUT {base}/s"), &service).await;
+    assert_eq!((code, &replaced["spec"]), (200, &made["spec"]), "{replaced}");
+    let wanted = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": made["spec"]["clusterIP"], "ports": [{"port": 80}]}});
+    Cluster::check(
+        &cluster.ask(&format!("POST {base}"), &wanted).await,
+        422,
+        "provided IP is already allocated",
+    );
+    let (code, _) = cluster.ask(&format!("DELETE {base}/s"), &Value::Null).await;
+    assert_eq!(code, 200);
+    let (code, taken) = cluster.ask(&format!("POST {base}"), &wanted).await;
+    assert_eq!(code, 201, "a deleted service gives its address back: {taken}");
+    for (spec, text) in [
+        (
+            json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 80}]}),
+            "provided port is not in the valid range",
+        ),
+        (json!({"ports": []}), "spec.ports: Required value"),
+        (json!({"ports": [{"port": 0}]}), "spec.ports[0].port"),
+        (json!({"clusterIP": "10.97.0.1", "ports": [{"port": 80}]}), "10.97.0.1"),
+        (json!({"type": "Nonsense", "ports": [{"port": 80}]}), "spec.type: Unsupported value"),
+    ] {
+        let bad = json!({"metadata": {"name": "bad"}, "spec": spec});
+        Cluster::check(&cluster.ask(&format!("POST {base}"), &bad).await, 422, text);
+    }
+}

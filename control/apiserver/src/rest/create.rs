@@ -90,8 +90,13 @@ pub(crate) async fn store(
         warnings: Vec::new(),
     };
     call.core.admission.admit(&mut admission).await?;
+    let mut allocation = None;
     if let Some(object) = &mut admission.object {
         strategy.default(object);
+        if is_service(call.resource) {
+            // Before validation, as upstream: what is allocated is validated with the rest.
+            allocation = Some(call.core.allocator.before_create(object, call.write.dry_run).await?);
+        }
         let errors = strategy.validate_create(object);
         if !errors.is_empty() {
             return Err(ApiError::invalid(call.resource, metadata_text(object, "name"), errors));
@@ -102,10 +107,6 @@ pub(crate) async fn store(
     warnings.append(&mut admission.warnings);
     warnings.extend(strategy.warnings(&object, None));
 
-    let allocation = match is_service(call.resource) {
-        true => Some(call.core.allocator.before_create(&mut object, call.write.dry_run).await?),
-        false => None,
-    };
     if call.write.dry_run {
         absent(call, &object).await?;
         return Ok(Answer::Tree(StatusCode::CREATED, object));

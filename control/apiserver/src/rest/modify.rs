@@ -213,8 +213,12 @@ impl Step<'_> {
             warnings: Vec::new(),
         };
         call.core.admission.admit(&mut admission).await?;
+        let mut allocation = None;
         if let Some(object) = &mut admission.object {
             strategy.default(object);
+            if self.part == Part::Object && is_service(call.resource) {
+                allocation = Some(call.core.allocator.before_update(object, old, call.write.dry_run).await?);
+            }
             let errors = match self.part {
                 Part::Status => strategy.validate_status_update(object, old),
                 Part::Object => strategy.validate_update(object, old),
@@ -225,15 +229,10 @@ impl Step<'_> {
             }
         }
         call.core.admission.validate(&admission)?;
-        let mut new = admission.object.take().unwrap_or_default();
+        let new = admission.object.take().unwrap_or_default();
         warnings.append(&mut admission.warnings);
-        let mut allocation = None;
         if self.part == Part::Object {
             warnings.extend(strategy.warnings(&new, Some(old)));
-            if is_service(call.resource) {
-                allocation =
-                    Some(call.core.allocator.before_update(&mut new, old, call.write.dry_run).await?);
-            }
         }
         Ok((new, allocation))
     }
