@@ -12,7 +12,7 @@ use abi::{
 };
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_sock_addr, xdp_action},
+    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_sock_addr, xdp_action, xdp_md},
     helpers::generated::{
         bpf_csum_update, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
         bpf_redirect_peer, bpf_set_retval, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_tail,
@@ -31,6 +31,25 @@ use crate::maps::{Maps, SKREV};
 const TCX_NEXT: i32 = -1;
 /// `TCX_DROP`.
 const TCX_DROP: i32 = 2;
+
+/// A packet pointer from its 32-bit field of a context. The load is written out, since a compiler that knows the upper
+/// half to be zero moves the value through 32-bit registers, and the verifier then takes it for a number.
+macro_rules! packet_pointer {
+    ($ctx:expr, $context:ty, $field:ident) => {{
+        let pointer: usize;
+        // SAFETY: the context is the program's own; the kernel rewrites this load to the packet's address.
+        unsafe {
+            core::arch::asm!(
+                "{pointer} = *(u32 *)({ctx} + {at})",
+                pointer = lateout(reg) pointer,
+                ctx = in(reg) $ctx,
+                at = const core::mem::offset_of!($context, $field),
+                options(pure, readonly, nostack),
+            );
+        }
+        pointer
+    }};
+}
 
 /// Address of the `size` bytes at `at`, if they lie inside the packet.
 #[inline(always)]
@@ -65,6 +84,16 @@ fn store<T: IntoBytes + Immutable>(data: usize, end: usize, at: usize, value: T)
 pub struct Xdp(XdpContext);
 
 impl Xdp {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        packet_pointer!(self.0.ctx, xdp_md, data)
+    }
+
+    #[inline(always)]
+    fn end_of_data(&self) -> usize {
+        packet_pointer!(self.0.ctx, xdp_md, data_end)
+    }
+
     /// Wraps the context.
     #[inline(always)]
     pub fn new(ctx: XdpContext) -> Self {
@@ -101,12 +130,12 @@ impl Packet for Xdp {
 
     #[inline(always)]
     fn load<T: FromBytes + Copy>(&self, at: usize) -> Option<T> {
-        load(self.0.data(), self.0.data_end(), at)
+        load(self.data(), self.end_of_data(), at)
     }
 
     #[inline(always)]
     fn store<T: IntoBytes + Immutable>(&mut self, at: usize, value: T) {
-        store(self.0.data(), self.0.data_end(), at, value);
+        store(self.data(), self.end_of_data(), at, value);
     }
 
     #[inline(always)]
@@ -133,6 +162,16 @@ impl Packet for Xdp {
 pub struct Tc(TcContext);
 
 impl Tc {
+    #[inline(always)]
+    fn data(&self) -> usize {
+        packet_pointer!(self.0.skb.skb, __sk_buff, data)
+    }
+
+    #[inline(always)]
+    fn end_of_data(&self) -> usize {
+        packet_pointer!(self.0.skb.skb, __sk_buff, data_end)
+    }
+
     /// Wraps the context.
     #[inline(always)]
     pub fn new(ctx: TcContext) -> Self {
@@ -184,8 +223,9 @@ impl Packet for Tc {
 
     #[inline(always)]
     fn pull(&mut self, len: usize) {
-        if self.0.data() + len > self.0.data_end() {
-            let len = if len > self.len() { self.len() } else { len };
+        let (reachable, whole) = (self.end_of_data() - self.data(), self.len());
+        let len = if len > whole { whole } else { len };
+        if len > reachable {
             // SAFETY: the context is the program's own.
             unsafe { bpf_skb_pull_data(self.0.skb.skb, len as u32) };
         }
@@ -193,12 +233,12 @@ impl Packet for Tc {
 
     #[inline(always)]
     fn load<T: FromBytes + Copy>(&self, at: usize) -> Option<T> {
-        load(self.0.data(), self.0.data_end(), at)
+        load(self.data(), self.end_of_data(), at)
     }
 
     #[inline(always)]
     fn store<T: IntoBytes + Immutable>(&mut self, at: usize, value: T) {
-        store(self.0.data(), self.0.data_end(), at, value);
+        store(self.data(), self.end_of_data(), at, value);
     }
 
     /// Goes through the helper, which alone knows whether the checksum is complete, partial or verified by hardware.

@@ -223,9 +223,9 @@ macro_rules! family_tables {
         impl FlowEntry<$family> for FlowPtr<$flow> {
             #[inline(always)]
             fn copy_to(&self, out: &mut $flow) {
-                // SAFETY: a live element. It may be reused for another key while it is read: the reader checks the
-                // signature of its copy.
-                *out = unsafe { *self.0 };
+                // SAFETY: a live element, and `out` is in another map. The element may be reused for another key while it is
+                // read: the reader checks the signature of its copy. (An assignment would copy by way of the stack.)
+                unsafe { core::ptr::copy_nonoverlapping(self.0, out, 1) };
             }
 
             #[inline(always)]

@@ -119,3 +119,53 @@ fn step(line: &str) -> Result<Step, String> {
         _ => return Err(format!("{word:?} is not understood")),
     })
 }
+
+/// The packets of a case, of one family, as they go by.
+///
+/// An error that goes in quotes what came out last; if it is translated, what comes out must quote what went in before, with
+/// the hops that it had left. An error that a hook makes quotes what went in.
+#[derive(Debug, Default)]
+pub struct Talk {
+    six: bool,
+    before: Option<Spec>,
+    last: Option<Spec>,
+    went_in: Vec<u8>,
+    came_out: Vec<u8>,
+}
+
+impl Talk {
+    /// Nothing was said yet.
+    pub fn new(six: bool) -> Self {
+        Self { six, ..Self::default() }
+    }
+
+    /// The bytes of the next packet to go in.
+    pub fn send(&mut self, spec: &Spec) -> Vec<u8> {
+        let spec = if self.six { spec.to_v6() } else { spec.clone() };
+        self.went_in = spec.build(&self.came_out);
+        self.before = self.last.replace(spec);
+        self.went_in.clone()
+    }
+
+    /// Notes what came out.
+    pub fn came(&mut self, bytes: &[u8]) {
+        self.came_out = bytes.to_vec();
+    }
+
+    /// The bytes that must come out; without a description those that went in.
+    pub fn expected(&self, spec: Option<&Spec>, quoted_out: &[u8]) -> Vec<u8> {
+        let Some(spec) = spec else { return self.went_in.clone() };
+        let spec = if self.six { spec.to_v6() } else { spec.clone() };
+        match (&self.before, &self.last) {
+            (Some(before), Some(last)) if last.is_error() => {
+                spec.build(&before.with_hops_of(quoted_out).build(&[]))
+            }
+            _ => spec.build(&self.went_in),
+        }
+    }
+
+    /// What came out last.
+    pub fn last_out(&self) -> &[u8] {
+        &self.came_out
+    }
+}

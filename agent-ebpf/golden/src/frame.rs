@@ -3,7 +3,8 @@
 //! `client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S +12`: frame addresses, hop count, protocol, ends, then words:
 //! TCP flags (letters of `FSRPA`), `+n` bytes of payload, `seq=n`, `ack=n`, `vlan=n` (twice for two tags), `nosum` (UDP
 //! without a checksum), `options` (IPv4 options, or an IPv6 destination options header), `frag=id:offset` or
-//! `frag=id:offset+` (more follow). Protocol `unreach` quotes the packet that came in.
+//! `frag=id:offset+` (more follow). Protocols `unreach` (port unreachable) and `toobig` (fragmentation needed, packet too big)
+//! quote another packet: see [`crate::case::Talk`].
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -110,6 +111,16 @@ impl Spec {
         Self { src: map(self.src), dst: map(self.dst), ..self.clone() }
     }
 
+    /// Whether the packet quotes another one.
+    pub fn is_error(&self) -> bool {
+        matches!(self.proto.as_str(), "unreach" | "toobig")
+    }
+
+    /// The same packet with the hop count of an untagged frame.
+    pub fn with_hops_of(&self, frame: &[u8]) -> Self {
+        Self { ttl: frame[if self.src.is_ipv6() { 21 } else { 22 }], ..self.clone() }
+    }
+
     /// The packet's bytes. `quoted` is the packet that an ICMP error is about.
     pub fn build(&self, quoted: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -148,11 +159,15 @@ impl Spec {
             "echo" => {
                 (if six { 58 } else { 1 }, Some(2), vec![if six { 128 } else { 8 }, 0, 0, 0, 0, 7, 0, 1])
             }
-            "unreach" => {
+            kind @ ("unreach" | "toobig") => {
                 let quote = if six { 48 } else { 28 };
-                let kind = if six { [1, 4] } else { [3, 3] };
-                let quote = &quoted[link..link + quote];
-                (if six { 58 } else { 1 }, Some(2), [&kind[..], &[0; 6], quote].concat())
+                let kind = match (kind, six) {
+                    ("unreach", false) => [3, 3, 0, 0, 0, 0, 0, 0],
+                    ("unreach", true) => [1, 4, 0, 0, 0, 0, 0, 0],
+                    (_, false) => [3, 4, 0, 0, 0, 0, 5, 0],
+                    (_, true) => [2, 0, 0, 0, 0, 0, 5, 0],
+                };
+                (if six { 58 } else { 1 }, Some(2), [&kind[..], &quoted[link..link + quote]].concat())
             }
             other => (other.parse().unwrap_or(255), None, Vec::new()),
         };

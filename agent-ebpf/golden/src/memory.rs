@@ -158,8 +158,10 @@ fn empty<A: Copy>(addr: A) -> Tuple<A> {
 fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
     let tuple = empty(addr);
     let fragmented = Fragmented::Whole;
+    let headers = Headers { tuple, l3: 0, l4: 0, ttl: 0, tcp: 0, fragmented, fragment_id: 0 };
     Scratch {
-        headers: Headers { tuple, l3: 0, l4: 0, ttl: 0, tcp: 0, fragmented, fragment_id: 0 },
+        headers,
+        inner: headers,
         key: F::flow_key(&tuple),
         opening: Opening {
             client: tuple,

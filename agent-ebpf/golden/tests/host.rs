@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use golden::{
-    case::{self, CASES, Case, Hook, Step},
+    case::{self, CASES, Case, Hook, Step, Talk},
     frame::Frame,
     memory::Memory,
     objects::Objects,
@@ -32,7 +32,8 @@ fn run(case: &Case, six: bool) -> Vec<String> {
     world::furnish(&mut memory);
     let mut objects = Objects::default();
     let mut hook = Hook::Xdp;
-    let (mut went_in, mut came_out) = (Vec::new(), None);
+    let mut talk = Talk::new(six);
+    let mut came_out = None;
     let mut wrong = Vec::new();
     for (line, step) in &case.steps {
         match step {
@@ -40,18 +41,16 @@ fn run(case: &Case, six: bool) -> Vec<String> {
             Step::Gone(text) => objects.gone(text, six, &mut memory).unwrap(),
             Step::At(at) => hook = *at,
             Step::In(spec) => {
-                went_in = if six { spec.to_v6() } else { (**spec).clone() }.build(&[]);
-                let mut frame = Frame { bytes: went_in.clone(), ifindex: ifindex(hook) };
+                let quoted = talk.last_out().to_vec();
+                let went_in = talk.send(spec);
+                let mut frame = Frame { bytes: went_in, ifindex: ifindex(hook) };
                 let verdict = run_hook(hook, &mut frame, &memory);
-                came_out = Some((verdict, frame.bytes));
+                came_out = Some((verdict, frame.bytes, quoted));
             }
             Step::Out(verdict, spec) => {
-                let (actual, bytes) = came_out.take().unwrap();
-                let expected = match spec {
-                    Some(spec) if six => spec.to_v6().build(&went_in),
-                    Some(spec) => spec.build(&went_in),
-                    None => went_in.clone(),
-                };
+                let (actual, bytes, quoted) = came_out.take().unwrap();
+                let expected = talk.expected(spec.as_deref(), &quoted);
+                talk.came(&bytes);
                 if actual != *verdict {
                     wrong.push(format!("line {line}: {actual:?} instead of {verdict:?}"));
                 } else if !matches!(verdict, Verdict::Drop(_)) && bytes != expected {

@@ -23,7 +23,7 @@ use aya::{
     programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use golden::{
-    case::{self, CASES, Case, Hook, Step},
+    case::{self, CASES, Case, Hook, Step, Talk},
     objects::Objects,
     world::{self, Sink},
 };
@@ -78,14 +78,10 @@ fn leave_network() {
 
 fn load(path: &Path, config: &Config) -> Ebpf {
     let mut loader = EbpfLoader::new();
-    // Small tables: each case makes its own.
-    for map in maps::MAPS {
-        if matches!(map.kind, MapKind::Hash | MapKind::LruHashPerCpuLists | MapKind::LruHash) {
-            loader.map_max_entries(map.name, 256);
-        }
+    // Small tables: each case makes its own. (The rotors' number is fixed by a mask in the programs.)
+    for map in maps::MAPS.iter().filter(|map| map.entries > 256 && map.name != maps::ROTOR.name) {
+        loader.map_max_entries(map.name, 256);
     }
-    loader.map_max_entries(maps::BE4.name, 1024).map_max_entries(maps::BE6.name, 1024);
-    loader.map_max_entries(maps::SVCSTAT.name, 1024).map_max_entries(maps::SLOTS.name, 1024);
     loader.override_global(CONFIG_GLOBAL, config.as_bytes(), true).load_file(path).unwrap()
 }
 
@@ -192,7 +188,8 @@ impl Kernel {
         world::furnish(self);
         let mut objects = Objects::default();
         let mut hook = Hook::Xdp;
-        let (mut went_in, mut came_out) = (Vec::new(), None);
+        let mut talk = Talk::new(six);
+        let mut came_out = None;
         let mut wrong = Vec::new();
         for (line, step) in &case.steps {
             match step {
@@ -200,18 +197,16 @@ impl Kernel {
                 Step::Gone(text) => objects.gone(text, six, self).unwrap(),
                 Step::At(at) => hook = *at,
                 Step::In(spec) => {
-                    went_in = if six { spec.to_v6() } else { (**spec).clone() }.build(&[]);
+                    let quoted = talk.last_out().to_vec();
+                    let went_in = talk.send(spec);
                     let before = Reason::ALL.map(|reason| self.drops(reason));
                     let (kind, bytes, _) = self.run(hook, &went_in);
-                    came_out = Some((kind, bytes, before));
+                    came_out = Some((kind, bytes, before, quoted));
                 }
                 Step::Out(verdict, spec) => {
-                    let (kind, bytes, before) = came_out.take().unwrap();
-                    let expected = match spec {
-                        Some(spec) if six => spec.to_v6().build(&went_in),
-                        Some(spec) => spec.build(&went_in),
-                        None => went_in.clone(),
-                    };
+                    let (kind, bytes, before, quoted) = came_out.take().unwrap();
+                    let expected = talk.expected(spec.as_deref(), &quoted);
+                    talk.came(&bytes);
                     let wanted = wanted(*verdict, hook);
                     if kind != wanted {
                         wrong.push(format!("line {line}: {kind:?} instead of {wanted:?}"));

@@ -38,6 +38,22 @@ pub fn probe<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> bo
     true
 }
 
+/// Looks up the entry for answers to the packet that an ICMP error quotes, and copies it to the scratch room. An error keeps
+/// no flow alive.
+#[inline(never)]
+pub fn quoted<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> bool {
+    let Scratch { inner, key, flow, .. } = scratch;
+    let answer = inner.tuple.reversed();
+    *key = F::flow_key(&answer);
+    for table in [FlowTable::Established, FlowTable::Embryonic] {
+        if let Some(entry) = tables.flow(table, key) {
+            entry.copy_to(flow);
+            return F::flow_parts(flow).2.signature == signature::<F>(tables.config().hash_seed, &answer);
+        }
+    }
+    false
+}
+
 #[inline(always)]
 fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Scratch<F>) -> bool {
     entry.copy_to(&mut scratch.flow);

@@ -238,16 +238,29 @@ pub fn send<F: Wire, P: Packet, T: Tables<F>>(
 ) -> Packed {
     let Scratch { headers, flow, .. } = scratch;
     parse::remember_fragment::<F, T>(tables, headers);
-    let (_, dst, state) = F::flow_parts(flow);
-    let verdict = way::<F, P, T>(pkt, tables, F::place(tables.config(), dst), state, at);
-    let hop = !matches!(verdict, Verdict::Pass | Verdict::Drop(_));
-    if hop && headers.ttl <= 1 {
-        return Verdict::Drop(Reason::HopLimit).into();
+    let verdict = depart::<F, P, T>(pkt, tables, scratch, at);
+    if !verdict.drops() {
+        nat::translate::<F, P>(pkt, headers, flow, !verdict.passes());
     }
-    if !matches!(verdict, Verdict::Drop(_)) {
-        nat::translate::<F, P>(pkt, headers, flow, hop);
+    verdict
+}
+
+/// Finds the way of the scratch room's packet by its flow entry and writes the frame's addresses. A packet that does not
+/// go to the stack loses a hop, which it must have.
+#[inline(always)]
+pub fn depart<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    scratch: &Scratch<F>,
+    at: At,
+) -> Packed {
+    let (_, dst, state) = F::flow_parts(&scratch.flow);
+    let verdict: Packed = way::<F, P, T>(pkt, tables, F::place(tables.config(), dst), state, at).into();
+    if scratch.headers.ttl <= 1 && !verdict.passes() {
+        Verdict::Drop(Reason::HopLimit).into()
+    } else {
+        verdict
     }
-    verdict.into()
 }
 
 /// The verdict for a translated packet whose destination lies at `place`, with the frame's addresses written.

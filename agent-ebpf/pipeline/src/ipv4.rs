@@ -1,6 +1,6 @@
 //! IPv4's header (RFC 791): options are stepped over, fragments flagged.
 
-use abi::{Ip4, Proto, Reason};
+use abi::{Ip4, Port, Proto, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
@@ -67,7 +67,7 @@ impl Wire for V4 {
             (false, false) => Fragmented::Whole,
         };
         let (sport, dport, tcp) = if fragmented as u8 == Fragmented::Later as u8 {
-            (abi::Port(0), abi::Port(0), 0)
+            (Port(0), Port(0), 0)
         } else {
             parse::transport(pkt, l4, header.proto)?
         };
@@ -79,6 +79,30 @@ impl Wire for V4 {
         headers.fragmented = fragmented;
         headers.fragment_id = u32::from(header.id);
         Continue(())
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // Destination unreachable, time exceeded, parameter problem (RFC 792).
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(pkt: &P, l3: usize, inner: &mut Headers<Ip4>) -> bool {
+        let l4 = l3 + Self::HEADER;
+        let (Some(header), Some([sport, dport])) = (pkt.load::<Header>(l3), pkt.load::<[u16; 2]>(l4)) else {
+            return false;
+        };
+        inner.tuple = Tuple {
+            src: header.src,
+            dst: header.dst,
+            sport: Port(sport),
+            dport: Port(dport),
+            proto: header.proto,
+        };
+        inner.l3 = l3;
+        inner.l4 = l4;
+        header.version_ihl == 0x45 && header.fragment & OFFSET == 0 && inner.has_ports()
     }
 
     #[inline(always)]

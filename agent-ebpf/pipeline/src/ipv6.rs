@@ -1,6 +1,6 @@
 //! IPv6's header (RFC 8200): a bounded walk over extension headers.
 
-use abi::{Ip6, Proto, Reason};
+use abi::{Ip6, Port, Proto, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
@@ -93,7 +93,7 @@ impl Wire for V6 {
             }
         }
         let (sport, dport, tcp) = if fragmented as u8 == Fragmented::Later as u8 {
-            (abi::Port(0), abi::Port(0), 0)
+            (Port(0), Port(0), 0)
         } else {
             parse::transport(pkt, l4, proto)?
         };
@@ -106,6 +106,28 @@ impl Wire for V6 {
         headers.fragmented = fragmented;
         headers.fragment_id = fragment_id;
         Continue(())
+    }
+
+    #[inline(always)]
+    fn is_error(kind: u8) -> bool {
+        // RFC 4443, 2.1: errors have types below 128; these four are defined.
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn quoted<P: Packet>(pkt: &P, l3: usize, inner: &mut Headers<Ip6>) -> bool {
+        let l4 = l3 + Self::HEADER;
+        let (Some(header), Some([sport, dport])) = (pkt.load::<Header>(l3), pkt.load::<[u16; 2]>(l4)) else {
+            return false;
+        };
+        inner.tuple.src = header.src;
+        inner.tuple.dst = header.dst;
+        inner.tuple.sport = Port(sport);
+        inner.tuple.dport = Port(dport);
+        inner.tuple.proto = header.next;
+        inner.l3 = l3;
+        inner.l4 = l4;
+        u32::from_be(header.version_class_flow) >> 28 == 6 && inner.has_ports()
     }
 
     #[inline(always)]

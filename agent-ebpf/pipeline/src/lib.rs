@@ -6,12 +6,13 @@
 //! # A packet's life
 //! [`parse`] reads the headers into a [`parse::Headers`]; a hook's composition ([`pod`], [`uplink`], [`egress`]) decides
 //! which of these follow: [`flow`] (one probe for known connections), [`service`] (frontend, run, backend),
-//! [`route`] (next hop by subtraction), [`nat`] (write the headers, mend the checksums), [`reject`] (answer in place).
+//! [`route`] (next hop by subtraction), [`icmp`] (errors about translated packets), [`nat`] (write the headers, mend the checksums), [`reject`] (answer in place).
 //! A stage ends a packet early by breaking with a [`Verdict`]. [`socket`] is the same for socket calls.
 //!
 //! # Limits
-//! SCTP is not translated (its checksum needs the whole packet). ICMP errors about translated connections are not translated yet; client affinity, Maglev and direct server return
-//! are laid out in `abi` and not honoured.
+//! SCTP is not translated (its checksum needs the whole packet), nor is ICMP echo (a pod's ping to the outside keeps the
+//! pod's address). Client affinity, Maglev and direct server return are laid out in `abi` and not honoured. A frame for
+//! another host that a bridge floods to an uplink is not told from one for this host.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -20,6 +21,7 @@ pub mod egress;
 pub mod family;
 pub mod flow;
 pub mod forward;
+pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod nat;

@@ -10,6 +10,7 @@ use crate::{
     family::{Family, Place, V4, V6},
     flow,
     forward::{self, At},
+    icmp,
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
     route,
@@ -59,6 +60,9 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
         Place::Remote(_) => source & seen::STATEFUL != 0,
         Place::Service | Place::Outside => true,
     };
+    if stateful {
+        icmp::error::<F, P, T>(pkt, tables, scratch, At::Tc)?;
+    }
     if !(stateful && translatable && flow::probe::<F, T>(tables, scratch)) {
         match place {
             Place::Local(_) | Place::Remote(_) => {

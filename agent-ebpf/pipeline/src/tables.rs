@@ -84,6 +84,8 @@ pub trait FlowEntry<F: Family> {
 pub struct Scratch<F: Family> {
     /// The packet's headers.
     pub headers: Headers<F::Addr>,
+    /// The ends and offsets of a packet that an ICMP error quotes.
+    pub inner: Headers<F::Addr>,
     /// A key to look up or insert.
     pub key: F::FlowKey,
     /// The connection to be opened.

@@ -10,6 +10,7 @@ use crate::{
     family::{Family, Place, V4, V6},
     flow,
     forward::{self, At},
+    icmp,
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
     pod,
@@ -52,10 +53,14 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
     match place {
         Place::Local(_) if !tc => return pass(),
         Place::Local(index) => {
-            let stateful = tables.seen(index) & seen::STATEFUL != 0
+            let stateful = tables.seen(index) & seen::STATEFUL != 0;
+            if stateful {
+                icmp::error::<F, P, T>(pkt, tables, scratch, at)?;
+            }
+            let translatable = stateful
                 && scratch.headers.has_ports()
                 && parse::recall_fragment::<F, T>(tables, &mut scratch.headers);
-            if !stateful || !flow::probe::<F, T>(tables, scratch) {
+            if !translatable || !flow::probe::<F, T>(tables, scratch) {
                 return Continue(pod::plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
         }
@@ -66,7 +71,11 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
         Place::Remote(_) | Place::Service => return pass(),
         Place::Outside => {
             let left_to_xdp = tc && config.features & features::XDP != 0;
-            if left_to_xdp || !wanted::<F, T>(tables, &mut scratch.headers) {
+            if left_to_xdp {
+                return pass();
+            }
+            icmp::error::<F, P, T>(pkt, tables, scratch, at)?;
+            if !wanted::<F, T>(tables, &mut scratch.headers) {
                 return pass();
             }
             if !flow::probe::<F, T>(tables, scratch) {

@@ -36,8 +36,23 @@ impl Packed {
     const TRANSMIT: u64 = 5;
     const GO_ON: u64 = 6;
 
+    /// No verdict yet: the next stage decides.
+    pub const CONTINUE: Self = Self::new(Self::GO_ON, 0);
+
     const fn new(kind: u64, argument: u32) -> Self {
         Self(kind << 32 | argument as u64)
+    }
+
+    /// Whether the packet goes to the stack.
+    #[inline(always)]
+    pub const fn passes(self) -> bool {
+        self.0 >> 32 == Self::PASS
+    }
+
+    /// Whether the packet ends here.
+    #[inline(always)]
+    pub const fn drops(self) -> bool {
+        self.0 >> 32 == Self::DROP
     }
 }
 
@@ -59,7 +74,7 @@ impl From<Step<()>> for Packed {
     #[inline(always)]
     fn from(step: Step<()>) -> Self {
         match step {
-            ControlFlow::Continue(()) => Self::new(Self::GO_ON, 0),
+            ControlFlow::Continue(()) => Self::CONTINUE,
             ControlFlow::Break(verdict) => verdict.into(),
         }
     }

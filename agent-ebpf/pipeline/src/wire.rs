@@ -20,6 +20,13 @@ pub trait Wire: Family {
     /// Reads the header at `l3` and the transport's ports. Fills in place, to spare the BPF stack.
     fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Self::Addr>) -> Step<()>;
 
+    /// Whether an ICMP message of this type is an error that quotes a packet.
+    fn is_error(kind: u8) -> bool;
+
+    /// Reads the ends of the TCP or UDP packet that an ICMP error quotes at `l3`: of its transport header there may be no
+    /// more than eight bytes. `false` if there is no such packet.
+    fn quoted<P: Packet>(pkt: &P, l3: usize, inner: &mut Headers<Self::Addr>) -> bool;
+
     /// Replaces the addresses, whose difference is `delta`, and takes one hop off if `hop`. Mends the header's own
     /// checksum where there is one, but not the transport's.
     fn rewrite<P: Packet>(
