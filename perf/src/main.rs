@@ -5,6 +5,7 @@
 
 mod compare;
 mod crr;
+mod datagram;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -36,10 +37,28 @@ enum Case {
         #[arg(long, default_value_t = 20)]
         slice_ms: u64,
     },
+    /// One datagram and its answer: no measurement, only whether a target answers.
+    Datagram {
+        /// Who is asked.
+        #[arg(long)]
+        target: SocketAddr,
+        /// What is sent.
+        #[arg(long, default_value = "x")]
+        text: String,
+    },
 }
 
 fn main() -> Result<()> {
-    let Perf { case: Case::Crr { reference, target, pairs, slice_ms } } = Perf::parse();
+    match Perf::parse().case {
+        Case::Crr { reference, target, pairs, slice_ms } => compare_crr(reference, target, pairs, slice_ms),
+        Case::Datagram { target, text } => {
+            println!("{}", datagram::ask(target, &text)?.trim_end());
+            Ok(())
+        }
+    }
+}
+
+fn compare_crr(reference: SocketAddr, target: SocketAddr, pairs: usize, slice_ms: u64) -> Result<()> {
     let plan =
         compare::Plan { pairs, slice: Duration::from_millis(slice_ms), warm_up: Duration::from_millis(500) };
     let result = compare::run(&plan, || crr::once(reference), || crr::once(target))?;

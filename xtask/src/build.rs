@@ -30,6 +30,16 @@ pub(crate) fn bpf_object() -> Result<()> {
     copy_if_changed(&built, &tree::bpf_object())
 }
 
+/// Builds everything a cluster runs, and every test, with one choice of features: what cargo builds for programs alone
+/// would be built a second time for tests.
+pub(crate) fn with_tests() -> Result<()> {
+    setup::ensure()?;
+    // The agent's crates embed the object: it is built before anything that depends on them.
+    bpf_object()?;
+    shell::run(cargo().args(["--workspace", "--bins", "--tests"]))?;
+    echo()
+}
+
 fn programs(profile: Profile) -> Result<()> {
     let mut build = cargo();
     build.args(["--package", "beeline-control", "--package", "beeline-agent", "--package", "perf"]);

@@ -5,8 +5,8 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::flags::{Profile, Suite, TestArgs};
-use crate::{build, scenarios, setup, tree};
+use crate::flags::{Suite, TestArgs};
+use crate::{build, scenarios, tree};
 
 /// The crates whose tests put packets through the stages on the host and through the programs in the kernel.
 const PACKET_TESTS: &[&str] = &["--package", "pipeline", "--package", "golden"];
@@ -27,9 +27,7 @@ impl std::ops::AddAssign for Count {
 
 /// Runs the suite; the exit code is 1 when a test failed or none ran.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
-    setup::ensure()?;
-    // The agent's crates embed the object: it is built before anything that depends on them.
-    build::bpf_object()?;
+    build::with_tests()?;
     let mut count = Count::default();
     if matches!(args.suite, Suite::Unit | Suite::All) {
         count += cargo_test(&["--workspace"])?;
@@ -38,7 +36,6 @@ pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
         count += cargo_test(PACKET_TESTS)?;
     }
     if matches!(args.suite, Suite::Cluster | Suite::All) {
-        build::run(Profile::Dev)?;
         count += scenarios::run(args)?;
     }
     println!("{} passed, {} failed", count.passed, count.failed);

@@ -54,6 +54,15 @@ pub(crate) fn remove(name: &str) -> Result<()> {
     Ok(())
 }
 
+/// Removes cgroup `name` itself where nothing is left below it.
+pub(crate) fn remove_empty(name: &str) -> Result<()> {
+    for (_, mount) in hierarchies()? {
+        // The kernel refuses to remove a group that has children.
+        drop(std::fs::remove_dir(mount.join(name)));
+    }
+    Ok(())
+}
+
 /// Deepest first; what the kernel refuses (a process that is still dying) is left.
 fn remove_tree(directory: &Path) {
     let Ok(entries) = std::fs::read_dir(directory) else { return };

@@ -30,7 +30,11 @@ pub(crate) fn remove(logs: bool) -> Result<()> {
     for namespace in fabric::namespaces(MAX_NODES).iter().filter(|name| pin(name).exists()) {
         shell::words(&format!("ip netns delete {namespace}"))?;
     }
-    cgroup::remove(plan::CGROUP)?;
+    for group in plan::cgroups(MAX_NODES) {
+        cgroup::remove(&group)?;
+    }
+    // The parent goes with its last child; somebody else's stays.
+    cgroup::remove_empty(plan::CGROUP)?;
     remove_directory(Path::new(plan::RUN))?;
     remove_state(logs)
 }
@@ -44,7 +48,9 @@ fn stop_processes() -> Result<()> {
         }
     }
     control::daemon().stop(grace)?;
-    cgroup::kill(plan::CGROUP)?;
+    for group in plan::cgroups(MAX_NODES) {
+        cgroup::kill(&group)?;
+    }
     containerd::daemon().stop(grace)
 }
 

@@ -166,6 +166,12 @@ pub(crate) fn url_host(address: IpAddr) -> String {
     }
 }
 
+/// The cgroups of a cluster of up to `nodes` nodes: nothing else below [`CGROUP`] is ours.
+pub(crate) fn cgroups(nodes: u8) -> Vec<String> {
+    let nodes = (1..=nodes).map(|index| format!("{CGROUP}/node{index}"));
+    nodes.chain(["control", "containerd"].map(|group| format!("{CGROUP}/{group}"))).collect()
+}
+
 /// What the cluster keeps on disk.
 pub(crate) fn directory() -> PathBuf {
     tree::root().join("target/cluster")

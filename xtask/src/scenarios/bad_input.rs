@@ -56,7 +56,15 @@ const ROWS: &[Row] = &[
         422,
         &["spec.selector", "Required value"],
     ),
-    ("an unknown content type", "POST", CONFIG_MAPS, "text/plain", "x", 415, &["text/plain"]),
+    (
+        "an unknown content type",
+        "POST",
+        CONFIG_MAPS,
+        "text/plain",
+        "x",
+        415,
+        &["unknown format", "accepted media types include"],
+    ),
     (
         "an unknown resource",
         "GET",
@@ -104,10 +112,18 @@ pub(super) fn run(_plan: &Plan, report: &mut Report) {
             r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"x"}},"data":{{"a":"{}"}}}}"#,
             "x".repeat(4 << 20)
         );
-        refused(&curl("POST", CONFIG_MAPS, "application/json", &body, true)?, 413, &["limit is 3145728"])
+        refused(
+            &curl("POST", CONFIG_MAPS, "application/json", &body, Caller::Administrator)?,
+            413,
+            &["limit is 3145728"],
+        )
     });
-    report.check("an unauthenticated request", || {
-        refused(&curl("GET", "/api/v1/pods", "", "", false)?, 401, &["Unauthorized"])
+    report.check("a request with a token that nobody issued", || {
+        refused(&curl("GET", "/api/v1/pods", "", "", Caller::Token("forged"))?, 401, &["Unauthorized"])
+    });
+    report.check("a request without credentials", || {
+        let parts = ["pods is forbidden: User \"system:anonymous\" cannot list resource \"pods\""];
+        refused(&curl("GET", "/api/v1/pods", "", "", Caller::Nobody)?, 403, &parts)
     });
     report.check("a forbidden request", || {
         let said = fails(kubectl_words("get secrets --as=jane"))?;
@@ -121,19 +137,32 @@ pub(super) fn run(_plan: &Plan, report: &mut Report) {
         let said = fails(kubectl_with("apply", &deployment("replicas: two")))?;
         contains(&said, &["replicas"])
     });
+    kubectl_rows(report);
+}
+
+/// What kubectl makes of the server's refusals.
+fn kubectl_rows(report: &mut Report) {
     report.check("a duplicate name", || {
         kubectl_words("create configmap twice")?;
         let said = fails(kubectl_words("create configmap twice"))?;
         kubectl_words("delete configmap twice")?;
-        contains(&said, &["AlreadyExists", "configmaps \"twice\" already exists"])
+        contains(&said, &["configmaps \"twice\" already exists"])
     });
     report.check("an immutable field", || {
+        kubectl_with("create", &deployment("replicas: 0"))?;
+        let patch =
+            r#"{"spec":{"selector":{"matchLabels":{"c":"d"}},"template":{"metadata":{"labels":{"c":"d"}}}}}"#;
+        let said = fails(kubectl::output(["patch", "deployment", "bad", "--type=merge", "-p", patch]));
+        kubectl_words("delete deployment bad")?;
+        contains(&said?, &["spec.selector: Invalid value", "field is immutable"])
+    });
+    report.check("a cluster address that was given", || {
         let patch = r#"{"spec":{"clusterIP":"10.96.77.77","clusterIPs":["10.96.77.77"]}}"#;
         let said = fails(kubectl::output(["patch", "service", "kubernetes", "--type=merge", "-p", patch]))?;
-        contains(&said, &["spec.clusterIPs[0]", "field is immutable"])
+        contains(&said, &["spec.clusterIPs[0]: Invalid value", "may not change once set"])
     });
     report.check("a port clash", || {
-        let service = |name: &str| format!("{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, spec: {{type: NodePort, ports: [{{port: 80, nodePort: 30999}}]}}}}");
+        let service = |name: &str| format!("kind: Service\napiVersion: v1\nmetadata: {{name: {name}}}\nspec: {{type: NodePort, ports: [{{port: 80, nodePort: 30999}}]}}");
         kubectl_with("create", &service("first"))?;
         let said = fails(kubectl_with("create", &service("second")));
         kubectl_words("delete service first")?;
@@ -141,7 +170,7 @@ pub(super) fn run(_plan: &Plan, report: &mut Report) {
     });
     report.check("a conflict of versions", || {
         kubectl_words("create configmap versioned")?;
-        let stale = "{apiVersion: v1, kind: ConfigMap, metadata: {name: versioned, resourceVersion: \"1\"}, data: {a: b}}";
+        let stale = "kind: ConfigMap\napiVersion: v1\nmetadata: {name: versioned, resourceVersion: \"1\"}\ndata: {a: b}";
         let said = fails(kubectl_with("replace", stale));
         kubectl_words("delete configmap versioned")?;
         contains(&said?, &["Conflict", "the object has been modified; please apply your changes to the latest version and try again"])
@@ -150,13 +179,13 @@ pub(super) fn run(_plan: &Plan, report: &mut Report) {
 
 fn deployment(line: &str) -> String {
     format!(
-        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: bad}}, spec: {{{line}, selector: {{matchLabels: {{a: b}}}}, \
-         template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: echo}}]}}}}}}}}"
+        "kind: Deployment\napiVersion: apps/v1\nmetadata: {{name: bad}}\nspec: {{{line}, selector: {{matchLabels: {{a: b}}}}, \
+         template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: echo}}]}}}}}}"
     )
 }
 
 fn request_fails((_, method, path, content_type, body, code, parts): &Row) -> Result<()> {
-    refused(&curl(method, path, content_type, body, true)?, *code, parts)
+    refused(&curl(method, path, content_type, body, Caller::Administrator)?, *code, parts)
 }
 
 /// The answer must be a `Status` of `code` whose message has `parts`.
@@ -171,26 +200,34 @@ fn refused((code, answer): &(u16, String), expected: u16, parts: &[&str]) -> Res
     contains(status["message"].as_str().unwrap_or_default(), parts)
 }
 
-/// One raw request with curl, as the administrator or as nobody: the HTTP code and the body.
-fn curl(
-    method: &str,
-    path: &str,
-    content_type: &str,
-    body: &str,
-    authenticated: bool,
-) -> Result<(u16, String)> {
+/// Who sends a raw request.
+enum Caller {
+    /// With the administrator's client certificate.
+    Administrator,
+    /// With this bearer token.
+    Token(&'static str),
+    /// Without credentials.
+    Nobody,
+}
+
+/// One raw request with curl: the HTTP code and the body.
+fn curl(method: &str, path: &str, content_type: &str, body: &str, caller: Caller) -> Result<(u16, String)> {
     let config = kubectl::output(["config", "view", "--raw", "-o", "json"])?;
     let config: Value = serde_json::from_str(&config)?;
     let server = config["clusters"][0]["cluster"]["server"].as_str().unwrap_or_default().to_owned();
     let mut curl = Command::new("curl");
     curl.args(["-sk", "-X", method, "-w", "\n%{http_code}", &format!("{server}{path}")]);
-    if authenticated {
-        for (flag, field) in [("--cert", "client-certificate-data"), ("--key", "client-key-data")] {
-            let file = plan::directory().join(field);
-            let encoded = config["users"][0]["user"][field].as_str().unwrap_or_default();
-            std::fs::write(&file, decode_base64(encoded)?)?;
-            curl.arg(flag).arg(file);
+    match caller {
+        Caller::Administrator => {
+            for (flag, field) in [("--cert", "client-certificate-data"), ("--key", "client-key-data")] {
+                let file = plan::directory().join(field);
+                let encoded = config["users"][0]["user"][field].as_str().unwrap_or_default();
+                std::fs::write(&file, decode_base64(encoded)?)?;
+                curl.arg(flag).arg(file);
+            }
         }
+        Caller::Token(token) => drop(curl.args(["-H", &format!("Authorization: Bearer {token}")])),
+        Caller::Nobody => {}
     }
     if !body.is_empty() {
         curl.args(["-H", &format!("Content-Type: {content_type}"), "--data-binary", "@-"]);

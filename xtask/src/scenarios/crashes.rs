@@ -35,7 +35,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
         seen
     });
     report.check("the crash scenarios' pods are removed", || {
-        kubectl_words("delete deployment,service steady --grace-period=1").map(drop)
+        kubectl_words("delete deployment,service steady --cascade=foreground --timeout=60s").map(drop)
     });
 }
 
@@ -132,7 +132,7 @@ fn control_dies(plan: &Plan, kill: impl FnOnce() -> Result<()>) -> Result<()> {
         r#"{"spec":{"template":{"spec":{"containers":[{"name":"echo","imagePullPolicy":"Never"}]}}}}"#;
     kubectl::output(["patch", "deployment", "revived", "-p", policy])?;
     kubectl_words("rollout status deployment/revived --timeout=60s")?;
-    kubectl_words("delete deployment revived")?;
+    kubectl_words("delete deployment revived --cascade=foreground --timeout=60s")?;
     traffic.flows().context("after it came back")?;
     traffic.stop()?;
     contains(&containers()?, &pods.lines().collect::<Vec<_>>())

@@ -15,12 +15,12 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
     report.check("answers come from backends on both nodes", || both_nodes(plan));
     for address in plan.nodes()[1].addresses {
         report.check(&format!("a NodePort answers datagrams on {address}"), || {
-            let answer = traffic::datagram(&traffic::client(), &address.to_string(), 30090, "ping")?;
+            let answer = traffic::datagram(plan, &traffic::client(), (address, 30090).into(), "ping")?;
             contains(&answer, &["pod=echo-", "got=ping"])
         });
     }
     report.check("a ClusterIP answers datagrams", || {
-        let answer = traffic::datagram(&traffic::host(plan, 0), &cluster_ip()?.to_string(), 9090, "ping")?;
+        let answer = traffic::datagram(plan, &traffic::host(plan, 0), (cluster_ip()?, 9090).into(), "ping")?;
         contains(&answer, &["pod=echo-", "got=ping"])
     });
     report.check("a pod reaches itself through its service", || hairpin(plan));

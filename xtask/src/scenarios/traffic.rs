@@ -2,6 +2,7 @@
 //!
 //! A client is a child process (busybox), since socket load balancing is decided by a process's cgroup.
 
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::plan::{self, Plan};
 use crate::place::Place;
-use crate::shell;
+use crate::{shell, tree};
 
 /// The client outside the cluster.
 pub(super) fn client() -> Place {
@@ -31,13 +32,17 @@ pub(super) fn get(place: &Place, url: &str) -> Result<String> {
     })
 }
 
-/// One datagram to `host:port` and the answer.
-pub(super) fn datagram(place: &Place, host: &str, port: u16, text: &str) -> Result<String> {
-    let script = format!("echo {text} | timeout 2 /bin/busybox nc -u -w 1 {host} {port}");
+/// One datagram to `address` and the answer.
+pub(super) fn datagram(plan: &Plan, place: &Place, address: SocketAddr, text: &str) -> Result<String> {
+    let perf = tree::program(plan.profile, "perf");
     place.run(|| {
-        // nc waits for more datagrams until its time is up: its exit code says nothing.
-        let output = shell::capture(place.command("/bin/busybox")?.args(["sh", "-c", &script]))?;
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        shell::quiet(place.command(&perf)?.args([
+            "datagram",
+            "--target",
+            &address.to_string(),
+            "--text",
+            text,
+        ]))
     })
 }
 
