@@ -2,7 +2,7 @@
 //!
 //! Order: tables and programs first (they adopt what an earlier agent left), then the watches that keep them, then the kubelet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
@@ -217,6 +217,8 @@ async fn ended() -> Result<()> {
 struct OwnNetwork {
     routes: NodeRoutes,
     neighbours: Neighbours,
+    /// Neighbours that the kernel was asked to keep resolved.
+    managed: BTreeSet<IpAddr>,
 }
 
 impl OwnNetwork {
@@ -246,7 +248,7 @@ impl OwnNetwork {
             }
         };
         std::thread::Builder::new().name("neighbours".to_owned()).spawn(follow)?;
-        Ok(Self { routes: NodeRoutes::open()?, neighbours })
+        Ok(Self { routes: NodeRoutes::open()?, neighbours, managed: BTreeSet::new() })
     }
 }
 
@@ -255,8 +257,13 @@ impl Segment for OwnNetwork {
         if let Err(error) = self.routes.sync(routes) {
             tracing::error!(%error, "routes to other nodes");
         }
-        if let Err(error) = self.neighbours.manage(neighbours) {
-            tracing::warn!(%error, "neighbours");
+        let wanted: BTreeSet<IpAddr> = neighbours.iter().copied().collect();
+        let gone: Vec<IpAddr> = self.managed.difference(&wanted).copied().collect();
+        let new: Vec<IpAddr> = wanted.difference(&self.managed).copied().collect();
+        let done = self.neighbours.forget(&gone).and_then(|()| self.neighbours.manage(&new));
+        match done {
+            Ok(()) => self.managed = wanted,
+            Err(error) => tracing::warn!(%error, "neighbours"),
         }
     }
 }

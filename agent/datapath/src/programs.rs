@@ -2,15 +2,16 @@
 //!
 //! A link that is pinned already gets the new program by `BPF_LINK_UPDATE`: no packet and no connect passes without a program.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use abi::config::Config;
 use abi::maps::MAPS;
 use abi::programs::{Hook, PROGRAMS};
-use aya::programs::{Program, ProgramError};
+use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
 use crate::sys::{self, AttachType, Target, Wire};
@@ -84,9 +85,9 @@ impl XdpMode {
     }
 }
 
-/// Loaded programs.
+/// Loaded programs: their descriptors. The object they came from is not kept, it would hold megabytes.
 pub struct Programs {
-    object: Ebpf,
+    loaded: HashMap<&'static str, OwnedFd>,
     links: PathBuf,
 }
 
@@ -114,27 +115,20 @@ impl Programs {
         let config = Wire(*config);
         loader.override_global(abi::config::CONFIG_GLOBAL, &config, true);
         let mut object = loader.load(bytes)?;
+        let mut loaded = HashMap::new();
         for spec in PROGRAMS {
-            let Some(program) = object.program_mut(spec.name) else {
-                if spec.hook == Hook::SockAddr {
-                    return Err(ProgramsError::Missing(spec.name));
+            match load_one(&mut object, spec.name) {
+                Ok(program) => drop(loaded.insert(spec.name, program)),
+                Err(error) if spec.hook == Hook::SockAddr => return Err(error),
+                Err(error @ ProgramsError::Missing(_)) => {
+                    tracing::warn!(%error, "without it: no {}", spec.does);
                 }
-                tracing::warn!(program = spec.name, "the BPF object lacks a program: {}", spec.does);
-                continue;
-            };
-            let loaded = match program {
-                Program::Xdp(program) => program.load(),
-                Program::SchedClassifier(program) => program.load(),
-                Program::CgroupSockAddr(program) => program.load(),
-                _ => return Err(ProgramsError::Missing(spec.name)),
-            };
-            match loaded.map_err(|source| ProgramsError::Load { name: spec.name, source }) {
                 // Without XDP the tcx programs of the uplink do its work.
                 Err(error) if spec.hook == Hook::Xdp => tracing::warn!(%error, "going on without XDP"),
-                loaded => loaded?,
+                Err(error) => return Err(error),
             }
         }
-        Ok(Self { object, links })
+        Ok(Self { loaded, links })
     }
 
     /// Attaches the socket programs to the node's cgroup.
@@ -184,7 +178,7 @@ impl Programs {
     /// Attaches XDP to an uplink, in this mode only.
     pub fn attach_xdp(&self, device: &str, ifindex: u32, mode: XdpMode) -> Result<(), ProgramsError> {
         for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::Xdp) {
-            self.program(spec.name)?.ok_or(ProgramsError::Missing(spec.name))?;
+            self.program(spec.name).ok_or(ProgramsError::Missing(spec.name))?;
             let pin = self.xdp_pin(spec.name, device, mode);
             self.attach(spec.name, &pin, Target::Device(ifindex), device, AttachType::Xdp, mode.flags())?;
         }
@@ -252,7 +246,7 @@ impl Programs {
         flags: u32,
     ) -> Result<(), ProgramsError> {
         let failed = |source| ProgramsError::Attach { name, target: target_name.to_owned(), source };
-        let Some(program) = self.program(name)? else { return Ok(()) };
+        let Some(program) = self.program(name) else { return Ok(()) };
         if let Ok(link) = sys::get(pin) {
             let info = sys::link_info(link.as_fd()).map_err(failed)?;
             let same_device = !matches!(target, Target::Device(index) if info.ifindex != index);
@@ -266,10 +260,24 @@ impl Programs {
         sys::pin(link.as_fd(), pin).map_err(failed)
     }
 
-    fn program(&self, name: &'static str) -> Result<Option<BorrowedFd<'_>>, ProgramsError> {
-        let Some(program) = self.object.program(name) else { return Ok(None) };
-        program.fd().map(|fd| Some(fd.as_fd())).map_err(|source| ProgramsError::Load { name, source })
+    fn program(&self, name: &'static str) -> Option<BorrowedFd<'_>> {
+        self.loaded.get(name).map(AsFd::as_fd)
     }
+}
+
+/// Loads one program into the kernel.
+fn load_one(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, ProgramsError> {
+    let failed = |source| ProgramsError::Load { name, source };
+    let descriptor =
+        |fd: Result<&ProgramFd, ProgramError>| fd.and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
+    let program = object.program_mut(name).ok_or(ProgramsError::Missing(name))?;
+    match program {
+        Program::Xdp(program) => program.load().and_then(|()| descriptor(program.fd())),
+        Program::SchedClassifier(program) => program.load().and_then(|()| descriptor(program.fd())),
+        Program::CgroupSockAddr(program) => program.load().and_then(|()| descriptor(program.fd())),
+        _ => return Err(ProgramsError::Missing(name)),
+    }
+    .map_err(failed)
 }
 
 /// Removes a pin; that it is gone already is as well.

@@ -61,6 +61,12 @@ impl Neighbours {
         self.socket.execute(addresses.iter().map(|address| managed(*address, device)).collect())
     }
 
+    /// Leaves these addresses to fate again.
+    pub fn forget(&mut self, addresses: &[IpAddr]) -> Result<(), RtnlError> {
+        let device = self.device;
+        self.socket.execute(addresses.iter().map(|address| forgotten(*address, device)).collect())
+    }
+
     /// Every neighbour of the device whose hardware address is known.
     pub fn known(&mut self) -> Result<HashMap<IpAddr, [u8; 6]>, RtnlError> {
         let mut known = HashMap::new();
@@ -135,7 +141,7 @@ fn decode(message: &RouteNetlinkMessage, device: u32) -> Option<Neighbour> {
     Some(Neighbour { address: address?, mac: if lost { None } else { mac } })
 }
 
-fn managed(address: IpAddr, device: u32) -> Request {
+fn entry(address: IpAddr, device: u32) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
     message.header.ifindex = device;
     message.header.state = NeighbourState::None;
@@ -149,8 +155,20 @@ fn managed(address: IpAddr, device: u32) -> Request {
             NeighbourAddress::Inet6(v6)
         }
     };
+    message.attributes = vec![NeighbourAttribute::Destination(destination)];
+    message
+}
+
+fn forgotten(address: IpAddr, device: u32) -> Request {
+    let message = RouteNetlinkMessage::DelNeighbour(entry(address, device));
+    Request::new(format!("forget {address}"), Mode::IfExists, message)
+}
+
+/// The kernel keeps the state of an entry that exists; it only becomes managed.
+fn managed(address: IpAddr, device: u32) -> Request {
+    let mut message = entry(address, device);
     let flags =
         rtnetlink::packet_core::DefaultNla::new(NDA_FLAGS_EXT, NTF_EXT_MANAGED.to_ne_bytes().to_vec());
-    message.attributes = vec![NeighbourAttribute::Destination(destination), NeighbourAttribute::Other(flags)];
+    message.attributes.push(NeighbourAttribute::Other(flags));
     Request::new(format!("resolve {address}"), Mode::Replace, RouteNetlinkMessage::NewNeighbour(message))
 }

@@ -254,22 +254,13 @@ impl Tables {
         };
         let mut published = match self.ports.remove(port) {
             Some(published) => published,
-            None => {
-                let found = desired
-                    .frontends
-                    .keys()
-                    .filter_map(|frontend| self.inherited_frontends.get(frontend).copied());
-                // An id serves one port: whoever takes it first.
-                let inherited = found.into_iter().find(|id| self.inherited_ids.contains(id));
-                if let Some(id) = inherited {
-                    self.inherited_ids.remove(&id);
-                }
-                let Some(id) = inherited.or_else(|| self.service_ids.take(now_ms)) else {
+            None => match self.id_for(&desired, now_ms) {
+                Some(id) => Published::new(id),
+                None => {
                     diff.problems.push(problem("spec.ports", "the service table is full".to_owned()));
                     return false;
-                };
-                Published::new(id)
-            }
+                }
+            },
         };
         let had_backends = published.row.as_ref().is_some_and(|row| !row.cluster.is_empty());
         if is_api_server(&port.service) && desired.cluster.is_empty() && had_backends {
@@ -309,6 +300,16 @@ impl Tables {
         published.frontends = desired.frontends;
         self.ports.insert(port.clone(), published);
         true
+    }
+
+    /// The id that an earlier process gave to one of the frontends, or a new one. An id serves one port: whoever takes it first.
+    fn id_for(&mut self, desired: &Desired, now_ms: u64) -> Option<u32> {
+        let found = desired.frontends.keys().filter_map(|frontend| self.inherited_frontends.get(frontend));
+        let inherited = found.copied().find(|id| self.inherited_ids.contains(id));
+        match inherited {
+            Some(id) => self.inherited_ids.take(&id),
+            None => self.service_ids.take(now_ms),
+        }
     }
 
     fn retire(&mut self, port: &PortKey, now_ms: u64, diff: &mut Diff) {
