@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Request;
 use crate::core::Core;
+use crate::drain::Drained;
 use crate::handler::{Origin, handle};
 
 /// A client must finish its TLS handshake in this time.
@@ -78,7 +79,7 @@ async fn connection(core: Arc<Core>, tls: TlsAcceptor, stream: TcpStream) {
     let service = service_fn(move |request: http::Request<Incoming>| {
         let (core, certificate) = (core.clone(), certificate.clone());
         async move {
-            let request: Request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+            let request: Request = request.map(|body| Drained::new(body).map_err(Into::into).boxed_unsync());
             Ok::<_, Infallible>(handle(core, request, Origin::Connection { certificate }).await)
         }
     });

@@ -30,6 +30,7 @@ pub mod server;
 
 mod connection;
 mod discovery;
+mod drain;
 mod filter;
 mod handler;
 mod health;

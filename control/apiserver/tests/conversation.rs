@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 /// An etcd and a server on it, both gone at the end.
 struct Cluster {
     etcd: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
+    pki: pki::Pki,
     server: Server,
     admin: kube::Client,
     shutdown: CancellationToken,
@@ -57,7 +58,7 @@ impl Cluster {
         let server = Server::new(options, &pki, shutdown.clone()).await.unwrap();
         tokio::time::timeout(Duration::from_secs(30), server.start()).await.expect("the server starts");
         let admin = server.in_process_client(UserInfo::named("admin", &["system:masters"]));
-        Some(Self { etcd, _folder: folder, server, admin, shutdown })
+        Some(Self { etcd, folder, pki, server, admin, shutdown })
     }
 
     async fn send(&self, request: &str, headers: &[(&str, &str)], body: &str) -> Response<Body> {
@@ -508,4 +509,47 @@ async fn a_service_keeps_what_it_was_given_through_a_replacement() {
         let bad = json!({"metadata": {"name": "bad"}, "spec": spec});
         Cluster::check(&cluster.ask(&format!("POST {base}"), &bad).await, 422, text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_carries_certificates_and_refusals_and_ends_with_the_server() {
+    let Some(cluster) = Cluster::start().await else { return };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("https://{}", listener.local_addr().unwrap());
+    let server = cluster.server.clone();
+    let serving = tokio::spawn(async move { server.serve(listener).await });
+    let path = cluster.folder.path().join("kubeconfig");
+    cluster.pki.write_kubeconfig(&path, &url, &cluster.pki.admin).unwrap();
+    let file = kube::config::Kubeconfig::read_from(&path).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+        .await
+        .unwrap();
+    let named = kube::Client::try_from(config.clone()).unwrap();
+    let mut unsigned = config;
+    unsigned.auth_info = kube::config::AuthInfo::default();
+    let nameless = kube::Client::try_from(unsigned).unwrap();
+    // More than the windows of a connection hold: the client is still sending when it is refused.
+    let large = vec![b'x'; 8 << 20];
+    for (client, body, code) in [
+        (&named, &large[..10], 400),
+        (&named, &large, 413),
+        (&nameless, &large[..10], 403),
+        (&nameless, &large, 403),
+    ] {
+        let request = Request::post(MAPS)
+            .header("content-type", "application/json")
+            .body(Body::from(body.to_vec()))
+            .unwrap();
+        let response = client.send(request).await.unwrap();
+        assert_eq!(response.status(), code, "{} bytes", body.len());
+    }
+    let watch = Request::get(format!("{MAPS}?watch=true&resourceVersion=0")).body(Body::empty()).unwrap();
+    let stream = named.send(watch).await.unwrap().into_body();
+    cluster.shutdown.cancel();
+    tokio::time::timeout(Duration::from_secs(8), serving)
+        .await
+        .expect("streams do not hold up the end")
+        .unwrap()
+        .unwrap();
+    stream.collect().await.expect("a watch ends in order");
 }

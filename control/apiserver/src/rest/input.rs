@@ -2,27 +2,31 @@
 
 use api::ApiError;
 use api::decode::{self, Decoded, MediaType, Target};
-use bytes::Bytes;
-use futures::future::BoxFuture;
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http_body_util::{BodyExt as _, Collected, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 
 use super::Call;
-use crate::body::{BoxError, Request};
+use crate::body::Request;
 
 /// Largest request body, in bytes (upstream's `MaxRequestBodyBytes`).
 pub const BODY_MAX: usize = 3 << 20;
 
-/// The whole body.
+/// The whole body. What is left of one that is too large is the connection's to throw away.
 pub(crate) async fn read(request: Request) -> Result<Bytes, ApiError> {
-    let body: BoxFuture<'static, Result<Collected<Bytes>, BoxError>> =
-        Box::pin(Limited::new(request.into_body(), BODY_MAX).collect());
-    match body.await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(ApiError::too_large(BODY_MAX)),
-        Err(error) => Err(ApiError::bad_request(format!("cannot read the request body: {error}"))),
+    let mut body = request.into_body();
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|it| ApiError::bad_request(format!("cannot read the request body: {it}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > BODY_MAX {
+            return Err(ApiError::too_large(BODY_MAX));
+        }
+        bytes.extend_from_slice(&data);
     }
+    Ok(bytes.freeze())
 }
 
 /// The body as an object of the resource; `warnings` takes what a lenient decoding let pass.
