@@ -40,13 +40,13 @@ impl Node {
         if self.six { spec.to_v6() } else { spec }.build(&[])
     }
 
-    fn from_pod(&self, ifindex: u32, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
+    fn pod_sends(&self, ifindex: u32, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
         let mut frame = Frame { bytes, ifindex };
         let verdict = pipeline::pod::ingress(&mut frame, &self.memory);
         (verdict, frame.bytes)
     }
 
-    fn from_uplink(&self, at: At, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
+    fn uplink_gets(&self, at: At, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
         let mut frame = Frame { bytes, ifindex: world::UPLINK };
         let verdict = pipeline::uplink::ingress(&mut frame, &self.memory, at);
         (verdict, frame.bytes)
@@ -86,27 +86,27 @@ proptest! {
         let cluster = format!("10.96.0.10:80/{proto} -> {backend}");
         let node_port = format!("node:30080/{proto} -> {backend}");
         let node = Node::new(six, &[&cluster, &node_port]);
-        let (request, reply_from_pod);
+        let (request, reply);
         if outside {
             let flags = if udp { String::new() } else { format!("S seq={seq}") };
             request = node.packet(&format!(
                 "client>uplink 64 {proto} 172.30.0.3:{sport}>172.30.0.11:30080 {flags} +{payload}"));
-            let (verdict, out) = node.from_uplink(At::Xdp, request.clone());
+            let (verdict, out) = node.uplink_gets(At::Xdp, request.clone());
             prop_assert_eq!(verdict, if remote { Verdict::Transmit } else { Verdict::Pass });
             prop_assert!(checksums_are_right(&out));
             let answer = node.answered(out);
-            reply_from_pod = if remote { node.from_uplink(At::Xdp, answer) } else { node.from_pod(6, answer) };
+            reply = if remote { node.uplink_gets(At::Xdp, answer) } else { node.pod_sends(6, answer) };
         } else {
             let flags = if udp { String::new() } else { format!("S seq={seq}") };
             request = node.packet(&format!(
                 "pod5>host5 64 {proto} 10.244.1.5:{sport}>10.96.0.10:80 {flags} +{payload}"));
-            let (verdict, out) = node.from_pod(5, request.clone());
+            let (verdict, out) = node.pod_sends(5, request.clone());
             prop_assert_eq!(verdict, if remote { Verdict::Redirect(1) } else { Verdict::Peer(6) });
             prop_assert!(checksums_are_right(&out));
             let answer = node.answered(out);
-            reply_from_pod = if remote { node.from_uplink(At::Tc, answer) } else { node.from_pod(6, answer) };
+            reply = if remote { node.uplink_gets(At::Tc, answer) } else { node.pod_sends(6, answer) };
         }
-        let (verdict, back) = reply_from_pod;
+        let (verdict, back) = reply;
         prop_assert!(!matches!(verdict, Verdict::Drop(_)), "{verdict:?}");
         prop_assert!(checksums_are_right(&back));
         prop_assert_eq!(node.inner(&node.answered(back)), node.inner(&request));
@@ -123,9 +123,9 @@ proptest! {
         near.truncate(near.len() - cut.min(near.len()) / 2);
         for bytes in [bytes, near] {
             for at in [At::Xdp, At::Tc] {
-                node.from_uplink(at, bytes.clone());
+                node.uplink_gets(at, bytes.clone());
             }
-            node.from_pod(5, bytes.clone());
+            node.pod_sends(5, bytes.clone());
             pipeline::egress::egress(&mut Frame { bytes, ifindex: 1 }, &node.memory);
         }
     }
@@ -134,14 +134,14 @@ proptest! {
     fn a_tcp_connection_keeps_its_backend_through_any_changes(six: bool, changes in proptest::collection::vec(0_u8..4, 1..12)) {
         let mut node = Node::new(six, &["10.96.0.10:80/tcp -> 10.244.1.6:8080 10.244.2.8:8080 10.244.2.9:8080"]);
         let request = node.packet("pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 S");
-        let (first, out) = node.from_pod(5, request);
+        let (first, out) = node.pod_sends(5, request);
         let answer = node.answered(out);
         match first {
-            Verdict::Peer(6) => { node.from_pod(6, answer); }
-            _ => { node.from_uplink(At::Tc, answer); }
+            Verdict::Peer(6) => { node.pod_sends(6, answer); }
+            _ => { node.uplink_gets(At::Tc, answer); }
         }
         let data = node.packet("pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 A +10");
-        let (_, before) = node.from_pod(5, data.clone());
+        let (_, before) = node.pod_sends(5, data.clone());
         for change in changes {
             let all = ["10.244.1.6:8080", "10.244.2.8:8080", "10.244.2.9:8080", "10.244.2.7:8080"];
             node.service(&format!("10.96.0.10:80/tcp -> {}", all[usize::from(change)]));
@@ -150,7 +150,7 @@ proptest! {
                     node.objects.gone(gone, six, &mut node.memory).unwrap();
                 }
             }
-            let (_, now) = node.from_pod(5, data.clone());
+            let (_, now) = node.pod_sends(5, data.clone());
             prop_assert_eq!(&now, &before);
         }
     }
@@ -165,7 +165,7 @@ fn no_two_clients_get_one_source_port_and_exhaustion_is_counted() {
         let mut refused = 0;
         for client in 0..4000_u16 {
             let line = format!("client>uplink 64 tcp 172.30.0.3:{}>172.30.0.11:30080 S", 40_000 + client);
-            match node.from_uplink(At::Xdp, node.packet(&line)) {
+            match node.uplink_gets(At::Xdp, node.packet(&line)) {
                 (Verdict::Transmit, out) => {
                     assert!(taken.insert(out[src..ports + 2].to_vec()), "one port for two clients");
                 }
@@ -184,7 +184,7 @@ fn a_connection_takes_its_reverse_entry_over_when_the_forward_one_was_evicted() 
     for (six, size) in [(false, 64), (true, 104)] {
         let node = Node::new(six, &["10.96.0.10:80/tcp -> 10.244.1.6:8080"]);
         let request = node.packet("pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 S");
-        let (verdict, first) = node.from_pod(5, request.clone());
+        let (verdict, first) = node.pod_sends(5, request.clone());
         assert_eq!(verdict, Verdict::Peer(6));
         let queue = if six { maps::FLOWQ6.name } else { maps::FLOWQ4.name };
         let state = size_of::<FlowState>();
@@ -196,7 +196,7 @@ fn a_connection_takes_its_reverse_entry_over_when_the_forward_one_was_evicted() 
             value[addresses + 10] == abi::flow::KIND_REVERSE
         });
         assert_eq!(node.memory.entries(queue).len(), 1);
-        let (verdict, second) = node.from_pod(5, request);
+        let (verdict, second) = node.pod_sends(5, request);
         assert_eq!(verdict, Verdict::Peer(6));
         assert_eq!(second, first, "the source port stays");
         assert_eq!(node.memory.entries(queue).len(), 2);
@@ -207,12 +207,12 @@ fn a_connection_takes_its_reverse_entry_over_when_the_forward_one_was_evicted() 
 fn a_pair_lives_in_one_table_at_a_time() {
     let node = Node::new(false, &["10.96.0.10:80/tcp -> 10.244.1.6:8080"]);
     let request = node.packet("pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 S");
-    let (_, out) = node.from_pod(5, request.clone());
+    let (_, out) = node.pod_sends(5, request.clone());
     let count = |map| node.memory.entries(map).len();
     assert_eq!((count(maps::FLOWQ4.name), count(maps::FLOW4.name)), (2, 0));
-    node.from_pod(6, node.answered(out));
+    node.pod_sends(6, node.answered(out));
     assert_eq!((count(maps::FLOWQ4.name), count(maps::FLOW4.name)), (0, 2));
-    node.from_pod(5, request);
+    node.pod_sends(5, request);
     assert_eq!((count(maps::FLOWQ4.name), count(maps::FLOW4.name)), (0, 2));
 }
 
@@ -222,7 +222,7 @@ fn random_choice_is_fair() {
     let mut hits = [0_u32; 3];
     for port in 0..3000 {
         let packet = node.packet(&format!("pod5>host5 64 udp 10.244.1.5:{}>10.96.0.10:53", 20_000 + port));
-        let (_, out) = node.from_pod(5, packet);
+        let (_, out) = node.pod_sends(5, packet);
         hits[usize::from(out[33]) - 7] += 1;
     }
     // Three standard deviations of a fair choice are 77.

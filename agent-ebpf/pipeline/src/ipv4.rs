@@ -54,7 +54,7 @@ impl Wire for V4 {
     const PORT_UNREACHABLE: u16 = 0x0303_u16.to_be();
 
     #[inline(always)]
-    fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Ip4>) -> Step<()> {
+    fn parse<P: Packet>(pkt: &mut P, l3: usize, headers: &mut Headers<Ip4>) -> Step<()> {
         let Some(header) = pkt.load::<Header>(l3) else { return drop(Reason::Malformed) };
         let words = header.version_ihl & 0x0f;
         if header.version_ihl >> 4 != 4 || words < 5 {

@@ -56,7 +56,8 @@ impl Wire for V6 {
     const PORT_UNREACHABLE: u16 = 0x0104_u16.to_be();
 
     #[inline(always)]
-    fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Ip6>) -> Step<()> {
+    fn parse<P: Packet>(pkt: &mut P, l3: usize, headers: &mut Headers<Ip6>) -> Step<()> {
+        pkt.pull(l3 + Self::HEADER);
         let Some(header) = pkt.load::<Header>(l3) else { return drop(Reason::Malformed) };
         if u32::from_be(header.version_class_flow) >> 28 != 6 {
             return drop(Reason::Malformed);
@@ -71,6 +72,7 @@ impl Wire for V6 {
             if !matches!(proto, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION) {
                 break;
             }
+            pkt.pull(l4 + 8);
             let Some(extension) = pkt.load::<Extension>(l4) else { return drop(Reason::Malformed) };
             if proto == FRAGMENT {
                 let field = u16::from_be(extension.fragment);

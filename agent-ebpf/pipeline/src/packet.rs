@@ -16,7 +16,7 @@ pub trait Packet {
         self.len() == 0
     }
 
-    /// Makes the first `len` bytes reachable if the packet has them. Call it before the first load.
+    /// Makes the first `len` bytes reachable if the packet has them. Call it before loading them.
     fn pull(&mut self, len: usize);
 
     /// The value at byte `at`, or `None` past the end of what is reachable.

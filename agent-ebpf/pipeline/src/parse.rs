@@ -26,6 +26,9 @@ const TAG: usize = 4;
 /// Where the EtherType of an untagged frame is.
 const TYPE_AT: usize = 12;
 
+/// Where TCP's flags are.
+const TCP_FLAGS: usize = 13;
+
 /// TCP flag bits (RFC 9293, 3.1).
 pub mod tcp {
     /// No more data from the sender.
@@ -81,8 +84,7 @@ impl<A> Headers<A> {
 /// Reads the Ethernet header: the offset of the IP header and the EtherType in wire order.
 #[inline(always)]
 pub fn link<P: Packet>(pkt: &mut P) -> Step<(usize, u16)> {
-    // Two tags, IPv6, TCP: what the fast path reads.
-    pkt.pull(ETHERNET + 2 * TAG + 40 + 20);
+    pkt.pull(ETHERNET + 2 * TAG + 20);
     let mut l3 = ETHERNET;
     let Some(mut ethertype) = pkt.load::<u16>(TYPE_AT) else { return drop(Reason::Malformed) };
     for _ in 0..2 {
@@ -100,10 +102,12 @@ pub fn link<P: Packet>(pkt: &mut P) -> Step<(usize, u16)> {
 
 /// Reads what the transport header gives: source port, destination port, TCP flags.
 #[inline(always)]
-pub fn transport<P: Packet>(pkt: &P, l4: usize, proto: Proto) -> Step<(Port, Port, u8)> {
+pub fn transport<P: Packet>(pkt: &mut P, l4: usize, proto: Proto) -> Step<(Port, Port, u8)> {
+    pkt.pull(l4 + if proto == Proto::TCP { TCP_FLAGS + 1 } else { 8 });
     match proto {
         Proto::TCP => {
-            let (Some([sport, dport]), Some(flags)) = (pkt.load::<[u16; 2]>(l4), pkt.load::<u8>(l4 + 13))
+            let (Some([sport, dport]), Some(flags)) =
+                (pkt.load::<[u16; 2]>(l4), pkt.load::<u8>(l4 + TCP_FLAGS))
             else {
                 return drop(Reason::Malformed);
             };

@@ -71,6 +71,7 @@ fn pseudo<F: Family>(headers: &Headers<F::Addr>, proto: Proto, len: u16) -> u32 
 /// Turns a segment into the reset that RFC 9293, 3.10.7.1 prescribes for a closed port.
 #[inline(never)]
 fn reset<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
+    pkt.pull(headers.l4 + TCP_HEADER);
     let Some(segment) = pkt.load::<TcpHeader>(headers.l4) else { return false };
     if segment.flags & tcp::RST != 0 {
         return false;

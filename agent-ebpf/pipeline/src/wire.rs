@@ -18,7 +18,7 @@ pub trait Wire: Family {
     const PORT_UNREACHABLE: u16;
 
     /// Reads the header at `l3` and the transport's ports. Fills in place, to spare the BPF stack.
-    fn parse<P: Packet>(pkt: &P, l3: usize, headers: &mut Headers<Self::Addr>) -> Step<()>;
+    fn parse<P: Packet>(pkt: &mut P, l3: usize, headers: &mut Headers<Self::Addr>) -> Step<()>;
 
     /// Whether an ICMP message of this type is an error that quotes a packet.
     fn is_error(kind: u8) -> bool;
