@@ -6,8 +6,8 @@
 //! everything over from containerd's labels and its own disk; ending the agent touches no container.
 //!
 //! # Limits
-//! Not here yet: pulling images, static pods, CSI and claims, ephemeral containers, port forwarding, user namespaces,
-//! shared process namespaces, in-place resize, eviction, image garbage collection.
+//! Not here yet: pulling images, static pods, CSI and claims, host ports, ephemeral containers, port forwarding, user
+//! namespaces, shared process namespaces, grpc probes, in-place resize, eviction, image garbage collection.
 
 pub mod cgroup;
 pub mod config;

@@ -1,7 +1,7 @@
 //! What a starting agent takes over: pods from its disk, containers from containerd's labels. Nothing is stopped or
 //! started here; containers of pods that the disk does not know are only listed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
 
@@ -51,8 +51,23 @@ pub async fn adopt(host: &Arc<Host>) -> Result<Adoption, RuntimeError> {
         let found = by_pod.remove(uid(&record.pod)).unwrap_or_default();
         pods.push(adopt_pod(host, &files, record, found).await);
     }
-    let strays = by_pod.into_values().flatten().map(|found| found.id).collect();
+    let strays: Vec<String> = by_pod.into_values().flatten().map(|found| found.id).collect();
+    remove_old_fifos(host, &pods, &strays);
     Ok(Adoption { pods, strays })
+}
+
+/// FIFOs of commands that the last agent ran in containers: nobody reads them any more.
+fn remove_old_fifos(host: &Host, pods: &[Adopted], strays: &[String]) {
+    let slots = pods.iter().flat_map(|adopted| adopted.state.containers.values());
+    let mut known: HashSet<&str> =
+        slots.filter_map(|slot| Some(slot.current.as_ref()?.id.as_str())).collect();
+    known.extend(strays.iter().map(String::as_str));
+    for entry in fs::read_dir(host.config.run_dir.join("io")).into_iter().flatten().flatten() {
+        if !entry.file_name().to_str().is_some_and(|name| known.contains(name)) {
+            // Left behind once more, they are tried again at the next start.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 async fn adopt_pod(host: &Arc<Host>, files: &PodFiles, record: PodRecord, found: Vec<Found>) -> Adopted {

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -21,6 +22,9 @@ use super::state::{PodState, name, namespace, uid};
 use crate::containerd::containers::Task;
 use crate::containerd::events::TaskEvent;
 use crate::host::Host;
+
+/// Events miss nothing; this finds out if they ever do.
+const AUDIT_EVERY: Duration = Duration::from_secs(300);
 
 /// The pods of a node.
 pub struct Workers {
@@ -181,10 +185,16 @@ impl Workers {
         let host = self.host.clone();
         let source = async move { host.containerd.follow_events(sender).await };
         let sink = async {
-            while let Some(event) = events.recv().await {
-                match event {
-                    TaskEvent::Exit { id, code, at } => self.deliver_exit(id, code, at).await,
-                    TaskEvent::Resync => self.compare_tasks().await,
+            let mut audit = tokio::time::interval(AUDIT_EVERY);
+            audit.reset();
+            loop {
+                tokio::select! {
+                    event = events.recv() => match event {
+                        Some(TaskEvent::Exit { id, code, at }) => self.deliver_exit(id, code, at).await,
+                        Some(TaskEvent::Resync) => self.compare_tasks().await,
+                        None => return,
+                    },
+                    _ = audit.tick() => self.compare_tasks().await,
                 }
             }
         };

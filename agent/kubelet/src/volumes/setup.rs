@@ -185,24 +185,31 @@ fn token_mode(pod: &Pod, default_mode: Option<i32>) -> i32 {
     if fs_group(pod).is_some() { 0o640 } else { default_mode.unwrap_or(0o644) }
 }
 
+/// Owner and mode are set once: the directory belongs to the containers from then on.
 fn empty_dir(source: &EmptyDirVolumeSource, directory: &Path, group: Option<u32>) -> Result<(), Cause> {
-    fs::create_dir_all(directory)?;
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
     match source.medium.as_deref() {
         None | Some("") => {}
         Some("Memory") => {
             let size = source.size_limit.as_ref().and_then(quantity::units).filter(|bytes| *bytes > 0);
             let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
-            mount_tmpfs(directory, &format!("mode=0777{size}"))?;
+            let owner = group.map(|group| format!(",gid={group}")).unwrap_or_default();
+            return Ok(mount_tmpfs(directory, &format!("mode={mode:o}{size}{owner}"))?);
         }
         Some(_) => return Err(Cause::Unsupported),
     }
-    // umask does not apply to a later chmod.
-    let mode = if group.is_some() { 0o2777 } else { 0o777 };
-    if let Some(group) = group {
-        std::os::unix::fs::chown(directory, None, Some(group))?;
+    if directory.exists() {
+        return Ok(());
     }
-    fs::set_permissions(directory, fs::Permissions::from_mode(mode))?;
-    Ok(())
+    // Made under another name, so that an agent that dies here leaves no half-made volume.
+    let fresh = directory.with_extension("new");
+    fs::create_dir_all(&fresh)?;
+    if let Some(group) = group {
+        std::os::unix::fs::chown(&fresh, None, Some(group))?;
+    }
+    // umask does not apply to chmod.
+    fs::set_permissions(&fresh, fs::Permissions::from_mode(mode))?;
+    Ok(fs::rename(&fresh, directory)?)
 }
 
 fn host_path(source: &HostPathVolumeSource) -> Result<(), Cause> {
@@ -232,6 +239,20 @@ fn host_path(source: &HostPathVolumeSource) -> Result<(), Cause> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn an_empty_dir_is_made_open_once_and_then_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let volume = directory.path().join("volumes/v");
+        let mode = || fs::metadata(&volume).unwrap().permissions().mode() & 0o7777;
+        empty_dir(&EmptyDirVolumeSource::default(), &volume, None).unwrap();
+        assert_eq!(mode(), 0o777);
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o700)).unwrap();
+        empty_dir(&EmptyDirVolumeSource::default(), &volume, None).unwrap();
+        assert_eq!(mode(), 0o700, "what a container chose stays");
+        let pages = EmptyDirVolumeSource { medium: Some("HugePages".into()), size_limit: None };
+        assert!(matches!(empty_dir(&pages, &volume, None), Err(Cause::Unsupported)));
+    }
 
     #[test]
     fn host_paths_are_checked_and_made_by_type() {
