@@ -5,7 +5,7 @@ use api::registry::Resource;
 use api::selector::{FieldSelector, LabelSelector};
 use store::Interest;
 
-use crate::object::{Meta, Object};
+use crate::object::{Meta, Object, stored_as};
 use crate::query::Query;
 
 /// A namespace and two selectors.
@@ -17,6 +17,10 @@ pub struct Filter {
     fields: FieldSelector,
 }
 
+/// Fields of events.k8s.io/v1 and what they are called in the core/v1 events that are stored.
+const RENAMED: &[(&str, &str)] =
+    &[("regarding.", "involvedObject."), ("reportingController", "reportingComponent")];
+
 impl Filter {
     /// Reads the selectors of a request.
     ///
@@ -24,8 +28,15 @@ impl Filter {
     /// 400 in upstream's words for selectors that cannot be parsed or name fields that the kind does not have.
     pub fn parse(query: &Query, resource: &'static Resource, namespace: &str) -> Result<Self, ApiError> {
         let labels = LabelSelector::parse(query.text("labelSelector"))?;
-        let fields = FieldSelector::parse(query.text("fieldSelector"))?;
+        let text = query.text("fieldSelector");
+        let mut fields = FieldSelector::parse(text)?;
         fields.check(resource)?;
+        if stored_as(resource) != resource {
+            // The index is of the stored form.
+            let renamed =
+                RENAMED.iter().fold(text.to_owned(), |text, (shown, stored)| text.replace(shown, stored));
+            fields = FieldSelector::parse(&renamed)?;
+        }
         Ok(Self { prefix: resource.key_prefix(Some(namespace)), labels, fields })
     }
 
@@ -118,5 +129,18 @@ mod tests {
         }
         let elsewhere = Filter::parse(&Query::default(), pods, "b").unwrap();
         assert!(!elsewhere.matches_entry(&pod));
+    }
+
+    #[test]
+    fn selectors_of_another_version_find_the_stored_objects() {
+        let events = api::registry::lookup("events.k8s.io", "v1", "events").unwrap();
+        let body = br#"{"metadata":{"name":"e","namespace":"a"},"involvedObject":{"kind":"Pod","name":"p"},"reportingComponent":"k"}"#;
+        let event = Object::new("/registry/events/a/e", body, 1, 1);
+        for (query, matches) in
+            [("regarding.name%3Dp", true), ("regarding.name%3Dq", false), ("reportingController%3Dk", true)]
+        {
+            let filter = Filter::parse(&Query::parse(&format!("fieldSelector={query}")), events, "").unwrap();
+            assert_eq!(filter.matches_entry(&event), matches, "{query}");
+        }
     }
 }

@@ -486,6 +486,13 @@ async fn a_service_keeps_what_it_was_given_through_a_replacement() {
     );
     let (code, replaced) = cluster.ask(&format!("PUT {base}/s"), &service).await;
     assert_eq!((code, &replaced["spec"]), (200, &made["spec"]), "{replaced}");
+    let merge = [("content-type", "application/merge-patch+json")];
+    let other = r#"{"spec":{"clusterIP":"10.96.77.77","clusterIPs":["10.96.77.77"]}}"#;
+    Cluster::check(
+        &cluster.ask_with(&format!("PATCH {base}/s"), &merge, other).await,
+        422,
+        "may not change once set",
+    );
     let wanted = json!({"metadata": {"name": "t"}, "spec": {"clusterIP": made["spec"]["clusterIP"], "ports": [{"port": 80}]}});
     Cluster::check(
         &cluster.ask(&format!("POST {base}"), &wanted).await,

@@ -61,7 +61,8 @@ pub(crate) async fn modify(
     warnings: &mut Vec<String>,
 ) -> Result<Outcome, ApiError> {
     let registry = &call.core.registry;
-    let mut fresh = false;
+    // What a failed attempt allocated is given back a moment later: do not make one on a version that may be stale.
+    let mut fresh = is_service(call.resource);
     for attempt in 1..=TRIES {
         let old = registry.version(call.resource, call.namespace(), name, fresh).await?;
         let mut found = Vec::new();
