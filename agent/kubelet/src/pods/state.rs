@@ -308,6 +308,16 @@ impl StartFailure {
             FailureKind::CreateContainerError => "CreateContainerError",
         }
     }
+
+    /// The waiting message at `now`, for a container of that image.
+    pub fn text(&self, now: Timestamp, image: &str) -> String {
+        match self.reason(now) {
+            "ImagePullBackOff" => {
+                format!("Back-off pulling image \"{image}\": ErrImagePull: {}", self.message)
+            }
+            _ => self.message.clone(),
+        }
+    }
 }
 
 impl Slot {

@@ -12,8 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::decide::{finished, init_restart_allowed, main_containers_begun, restart_allowed};
 use super::state::{
-    Cause, Exit, Instance, InstanceState, Operation, PodState, Slot, Verdict, init_containers, is_sidecar,
-    name, namespace, spec, uid,
+    Cause, Exit, Instance, InstanceState, Operation, PodState, Slot, StartFailure, Verdict, init_containers,
+    is_sidecar, name, namespace, spec, uid,
 };
 use crate::cgroup::qos;
 
@@ -202,7 +202,7 @@ fn retry_reason(
         return None;
     }
     if let Some(failure) = &slot.failure {
-        return Some(waiting(failure.reason(now), Some(failure.message.clone())));
+        return Some(failed_start(failure, container, now));
     }
     let pod = &*state.pod;
     let restarts = if slot.init && !is_sidecar(container) {
@@ -240,7 +240,7 @@ fn waiting_to_start(state: &PodState, container: &Container, slot: &Slot, now: T
         return ContainerState { terminated: Some(terminated), ..ContainerState::default() };
     }
     if let Some(failure) = &slot.failure {
-        return waiting(failure.reason(now), Some(failure.message.clone()));
+        return failed_start(failure, container, now);
     }
     let initialising = !init_containers(&state.pod).is_empty();
     waiting(if initialising { "PodInitializing" } else { "ContainerCreating" }, None)
@@ -248,6 +248,11 @@ fn waiting_to_start(state: &PodState, container: &Container, slot: &Slot, now: T
 
 fn is_init(state: &PodState, container: &Container) -> bool {
     init_containers(&state.pod).iter().any(|init| init.name == container.name)
+}
+
+fn failed_start(failure: &StartFailure, container: &Container, now: Timestamp) -> ContainerState {
+    let image = container.image.as_deref().unwrap_or_default();
+    waiting(failure.reason(now), Some(failure.text(now, image)))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ContainerState {
@@ -392,20 +397,18 @@ pub fn begun_backoffs(old: &PodStatus, new: &PodStatus) -> Vec<(String, String)>
     };
     let before = waiting(old);
     let text = |(name, waiting): (String, ContainerStateWaiting)| {
-        let same =
+        let shown =
             |known: &(String, ContainerStateWaiting)| known.0 == name && known.1.reason == waiting.reason;
-        let text = match waiting.reason.as_deref() {
-            Some("CrashLoopBackOff") => {
-                waiting.message.as_deref().and_then(|message| message.split_once("restarting"))
-            }
-            Some("ImagePullBackOff") => {
-                return (!before.iter().any(same))
-                    .then(|| (name.clone(), "Back-off pulling image".to_owned()));
-            }
-            _ => None,
+        if before.iter().any(shown) {
+            return None;
+        }
+        let message = waiting.message?;
+        let text = match waiting.reason.as_deref()? {
+            "CrashLoopBackOff" => format!("Back-off restarting{}", message.split_once("restarting")?.1),
+            "ImagePullBackOff" => message.split(": ErrImagePull").next()?.to_owned(),
+            _ => return None,
         };
-        let (_, rest) = text.filter(|_| !before.iter().any(same))?;
-        Some((name, format!("Back-off restarting{rest}")))
+        Some((name, text))
     };
     waiting(new).into_iter().filter_map(text).collect()
 }
@@ -505,6 +508,20 @@ mod tests {
         );
         assert_eq!(container.restart_count, 4);
         assert_eq!(container.last_state.as_ref().unwrap().terminated.as_ref().unwrap().exit_code, 1);
+    }
+
+    #[test]
+    fn a_back_off_is_an_event_once() {
+        let spec = json!({"containers": [{"name": "a", "image": "echo"}, {"name": "b"}]});
+        let before = status(&spec, "sandbox volumes a=pull:1:9 b=exit:1:1");
+        let after = status(&spec, "sandbox volumes a=pull:5:5 b=exit:1:1 b+backoff:1");
+        let events: Vec<_> = begun_backoffs(&before, &after).into_iter().map(|(_, text)| text).collect();
+        let expected = [
+            "Back-off pulling image \"echo\"",
+            "Back-off restarting failed container=b pod=web_default(u-1)",
+        ];
+        assert_eq!(events, expected);
+        assert_eq!(begun_backoffs(&after, &after), []);
     }
 
     #[test]
