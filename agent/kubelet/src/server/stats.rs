@@ -69,7 +69,9 @@ pub fn summary(context: &Context) -> Response<Body> {
             json!({"podRef": reference, "startTime": view.status.start_time, "containers": containers})
         })
         .collect();
-    let node = figures(None, None);
+    // The whole machine: the root of the hierarchy.
+    let (cpu, memory) = context.host.cgroups.usage("");
+    let node = figures(cpu, memory);
     json_answer(
         &json!({"node": {"nodeName": context.host.config.node_name, "cpu": node["cpu"], "memory": node["memory"]}, "pods": pods}),
     )
