@@ -30,7 +30,7 @@ pub enum Command {
         /// Print JSON.
         #[arg(long)]
         json: bool,
-        /// Also list frontends and their backends.
+        /// List frontends with their backends instead of counting the tables' rows.
         #[arg(long)]
         tables: bool,
     },

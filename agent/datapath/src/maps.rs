@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use abi::backend::{Backend4, Backend6, GenerationLine};
 use abi::config::Control;
 use abi::frontend::{Frontend, FrontendKey4, FrontendKey6};
-use abi::maps::{MapKind, MapSpec, PortBitmap};
+use abi::maps::{MapSpec, PortBitmap};
 use abi::route::{Endpoint, Nexthop, NodeAddress, PodRoute};
 use abi::service::{Service, SlotLine};
 use abi::stats::DropCounter;
@@ -23,6 +23,9 @@ use crate::sys::{self, MappedArray, Wire};
 /// Why the maps cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum MapsError {
+    /// No agent with this build's tables has run here.
+    #[error("{0} does not exist: no agent of this build's table layout has run with this directory")]
+    Absent(PathBuf),
     /// A map could not be opened.
     #[error("map {name}: {source}")]
     Open {
@@ -125,6 +128,9 @@ impl Maps {
     /// Opens the pinned maps.
     pub fn open(bpf_dir: &Path, writable: bool) -> Result<Self, MapsError> {
         let from = Pins { directory: directory(bpf_dir), writable };
+        if !from.directory.exists() {
+            return Err(MapsError::Absent(from.directory));
+        }
         Ok(Self {
             fe4: from.hash(&spec::FE4)?,
             fe6: from.hash(&spec::FE6)?,
@@ -162,20 +168,21 @@ pub fn entries_of(directory: &Path, map: &MapSpec) -> Option<usize> {
     data.info().ok().map(|info| info.max_entries() as usize)
 }
 
-/// Number of keys in a flow or fragment table, by walking them.
-pub fn keys_of(directory: &Path, map: &MapSpec) -> Option<usize> {
-    let data = || MapData::from_pin(directory.join(map.name)).ok();
-    let wrapped = |data| if map.kind == MapKind::Hash { Map::HashMap(data) } else { Map::LruHashMap(data) };
-    fn walk<const N: usize>(map: Map) -> Option<usize> {
-        HashMap::<_, [u8; N], Wire<[u8; 0]>>::try_from(map).ok().map(|map| map.keys().flatten().count())
-    }
-    let map_data = wrapped(data()?);
-    match map.key_size {
-        8 => walk::<8>(map_data),
-        16 => walk::<16>(map_data),
-        24 => walk::<24>(map_data),
-        40 => walk::<40>(map_data),
-        _ => None,
+/// Number of elements of a hash, by reading it in batches.
+pub fn elements_of(directory: &Path, map: &MapSpec) -> io::Result<usize> {
+    /// Elements read at a time; larger than any chain of a hash bucket.
+    const BATCH: usize = 4096;
+    let descriptor = sys::get(&directory.join(map.name))?;
+    let (mut keys, mut values) = (vec![0; BATCH * map.key_size], vec![0; BATCH * map.value_size]);
+    let (mut total, mut cursor) = (0, None);
+    loop {
+        let fd = descriptor.as_fd();
+        let (elements, done) =
+            sys::lookup_batch(fd, &mut cursor, map.key_size, &mut keys, map.value_size, &mut values)?;
+        total += elements;
+        if done {
+            return Ok(total);
+        }
     }
 }
 

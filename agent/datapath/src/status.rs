@@ -7,15 +7,16 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use abi::Reason;
-use abi::maps::{MAPS, MapKind};
+use abi::maps::{self as spec, MAPS, MapKind, MapSpec};
 use abi::programs::{Hook, PROGRAMS};
 use abi::route::KIND_NONE;
 use abi::service::Service;
 use serde::Serialize;
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::maps::{self, Maps, MapsError};
 use crate::services;
-use crate::sys;
+use crate::sys::{self, MappedArray};
 
 /// The state of a node's data plane.
 #[derive(Debug, Serialize)]
@@ -28,7 +29,8 @@ pub struct Status {
     pub attached: Vec<Attached>,
     /// Programs of the table that are attached nowhere.
     pub missing: Vec<&'static str>,
-    /// Rows in use, by table.
+    /// Rows in use, by table; counted only when frontends are not listed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<Table>,
     /// Drops by reason; reasons without drops are left out.
     pub drops: Vec<Drops>,
@@ -112,7 +114,9 @@ impl fmt::Display for Status {
         for program in &self.missing {
             writeln!(f, "  {program:<16} nowhere")?;
         }
-        writeln!(f, "\ntables:")?;
+        if !self.tables.is_empty() {
+            writeln!(f, "\ntables:")?;
+        }
         for table in &self.tables {
             writeln!(f, "  {:<16} {:>8} of {:>8}", table.map, table.used, table.entries)?;
         }
@@ -142,7 +146,8 @@ impl fmt::Display for Status {
     }
 }
 
-/// Reads the status below `bpf_dir`, with the service tables if `frontends`.
+/// Reads the status below `bpf_dir`. With `frontends`, the service tables are listed instead of being counted: following frontends to their
+/// backends takes milliseconds, counting walks every table from end to end.
 pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
     let maps = Maps::open(bpf_dir, false)?;
     let control = maps.control();
@@ -158,7 +163,7 @@ pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
         layout: format!("{:016x}", control.layout),
         epoch: control.epoch,
         missing,
-        tables: tables(&maps, &maps::directory(bpf_dir)),
+        tables: if frontends { Vec::new() } else { tables(&maps, &maps::directory(bpf_dir)) },
         drops: counted.map(|(reason, packets)| Drops { reason: reason.as_str(), packets }).collect(),
         attached,
         frontends: if frontends { services::dump(&maps) } else { Vec::new() },
@@ -196,58 +201,44 @@ fn links(directory: &Path) -> Vec<Attached> {
     found
 }
 
+/// Rows in use: elements of hashes, and what is not free in arrays that have free rows.
 fn tables(maps: &Maps, directory: &Path) -> Vec<Table> {
-    let used = |name: &str| -> Option<usize> {
-        Some(match name {
-            "bl1_fe4" => maps.fe4.keys().flatten().count(),
-            "bl1_fe6" => maps.fe6.keys().flatten().count(),
-            "bl1_nodeip4" => maps.nodeip4.keys().flatten().count(),
-            "bl1_nodeip6" => maps.nodeip6.keys().flatten().count(),
-            "bl1_svc" => count(maps.svc.len(), |index| {
-                maps.svc.get(index).is_some_and(|row| row != Service::default())
-            }),
-            "bl1_slots" => {
-                (0..maps.svc.len()).filter_map(|index| maps.svc.get(index)).map(|row| lines(&row)).sum()
-            }
-            "bl1_be4" => {
-                count(maps.be4.len(), |index| maps.be4.get(index).is_some_and(|row| living(row.state)))
-            }
-            "bl1_be6" => {
-                count(maps.be6.len(), |index| maps.be6.get(index).is_some_and(|row| living(row.state)))
-            }
-            "bl1_nexthop" => count(maps.nexthop.len(), |index| {
-                maps.nexthop.get(index).is_some_and(|row| row.kind != KIND_NONE)
-            }),
-            "bl1_podroute4" => count(maps.podroute4.len(), |index| {
-                maps.podroute4.get(index).is_some_and(|row| row.nexthop != 0)
-            }),
-            "bl1_podroute6" => count(maps.podroute6.len(), |index| {
-                maps.podroute6.get(index).is_some_and(|row| row.nexthop != 0)
-            }),
-            "bl1_ep4" => {
-                count(maps.ep4.len(), |index| maps.ep4.get(index).is_some_and(|row| row.nexthop != 0))
-            }
-            "bl1_ep6" => {
-                count(maps.ep6.len(), |index| maps.ep6.get(index).is_some_and(|row| row.nexthop != 0))
-            }
-            _ => return None,
-        })
+    let used = |map: &MapSpec| match map.kind {
+        MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists => {
+            maps::elements_of(directory, map).ok()
+        }
+        MapKind::MappedArray => rows(maps, map.name),
+        MapKind::PerCpuArray | MapKind::SocketStorage => None,
     };
-    let hashes = |kind| matches!(kind, MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists);
-    let specs = MAPS.iter().filter_map(|spec| {
-        let used = used(spec.name)
-            .or_else(|| hashes(spec.kind).then(|| maps::keys_of(directory, spec)).flatten())?;
-        Some(Table {
-            map: spec.name,
-            used,
-            entries: maps::entries_of(directory, spec).unwrap_or(spec.entries),
-        })
+    let specs = MAPS.iter().filter_map(|map| {
+        let entries = maps::entries_of(directory, map).unwrap_or(map.entries);
+        Some(Table { map: map.name, used: used(map)?, entries })
     });
     specs.collect()
 }
 
-fn count(entries: u32, used: impl Fn(u32) -> bool) -> usize {
-    (0..entries).filter(|index| used(*index)).count()
+/// Rows in use of an array, `None` for one whose rows are not given out.
+fn rows(maps: &Maps, name: &str) -> Option<usize> {
+    let of_services = || (1..maps.svc.len()).filter_map(|id| maps.svc.get(id));
+    Some(match name {
+        _ if name == spec::SVC.name => of_services().filter(|row| *row != Service::default()).count(),
+        _ if name == spec::SLOTS.name => of_services().map(|row| lines(&row)).sum(),
+        _ if name == spec::BE4.name => count(&maps.be4, |row| living(row.state)),
+        _ if name == spec::BE6.name => count(&maps.be6, |row| living(row.state)),
+        _ if name == spec::NEXTHOP.name => count(&maps.nexthop, |row| row.kind != KIND_NONE),
+        _ if name == spec::PODROUTE4.name => count(&maps.podroute4, |row| row.nexthop != 0),
+        _ if name == spec::PODROUTE6.name => count(&maps.podroute6, |row| row.nexthop != 0),
+        _ if name == spec::EP4.name => count(&maps.ep4, |row| row.nexthop != 0),
+        _ if name == spec::EP6.name => count(&maps.ep6, |row| row.nexthop != 0),
+        _ => return None,
+    })
+}
+
+fn count<T: FromBytes + IntoBytes + Immutable + Copy>(
+    table: &MappedArray<T>,
+    used: impl Fn(&T) -> bool,
+) -> usize {
+    (0..table.len()).filter_map(|index| table.get(index)).filter(used).count()
 }
 
 /// Lines of slots that a service uses.
