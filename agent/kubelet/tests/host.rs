@@ -199,7 +199,7 @@ fn pod() -> Arc<Pod> {
 
 async fn start(host: &Arc<Host>, pod: &Arc<Pod>) -> (Instance, Sandbox) {
     host.cgroups.create_root(None).unwrap();
-    let sandbox = host.clone().prepare_sandbox(pod.clone(), 0).await.unwrap();
+    let sandbox = host.clone().prepare_sandbox(pod.clone()).await.unwrap();
     host.clone().prepare_volumes(pod.clone(), None).await.unwrap();
     let order = StartOrder { pod: pod.clone(), container: "c".into(), attempt: 0, sandbox: sandbox.clone() };
     (host.clone().start(order).await.unwrap(), sandbox)

@@ -108,12 +108,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 impl PodEffects for Host {
-    fn prepare_sandbox(
-        self: Arc<Self>,
-        pod: Arc<Pod>,
-        attempt: u32,
-    ) -> BoxFuture<'static, Result<Sandbox, String>> {
-        Box::pin(async move { self.make_sandbox(&pod, attempt).await })
+    fn prepare_sandbox(self: Arc<Self>, pod: Arc<Pod>) -> BoxFuture<'static, Result<Sandbox, String>> {
+        Box::pin(async move { self.make_sandbox(&pod).await })
     }
 
     fn prepare_volumes(

@@ -13,11 +13,7 @@ use crate::sandbox::namespaces::{Pins, mount_shm, unmount_below};
 use crate::volumes;
 
 impl Host {
-    pub(super) async fn make_sandbox(
-        self: &Arc<Self>,
-        pod: &Arc<Pod>,
-        attempt: u32,
-    ) -> Result<Sandbox, String> {
+    pub(super) async fn make_sandbox(self: &Arc<Self>, pod: &Arc<Pod>) -> Result<Sandbox, String> {
         if let Some(reason) = unsupported(pod) {
             return Err(reason.into());
         }
@@ -33,7 +29,7 @@ impl Host {
                 .await
                 .map_err(|error| format!("failed to setup network for sandbox: {error}"))?
         };
-        let sandbox = Sandbox { attempt, ips };
+        let sandbox = Sandbox { ips };
         self.write_files(pod, &sandbox).map_err(|error| format!("files of the pod: {error}"))?;
         Ok(sandbox)
     }

@@ -280,9 +280,9 @@ impl Actor {
     fn begin(&mut self, action: Action, now: Timestamp) {
         let (pod, effects) = (self.state.pod.clone(), self.effects.clone());
         match action {
-            Action::PrepareSandbox { attempt } => {
+            Action::PrepareSandbox => {
                 self.state.sandbox.begin();
-                self.perform(async move { Done::Sandbox(effects.prepare_sandbox(pod, attempt).await) });
+                self.perform(async move { Done::Sandbox(effects.prepare_sandbox(pod).await) });
             }
             Action::PrepareVolumes => {
                 self.state.volumes.begin();

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{Container, ContainerStatus, Pod, PodStatus};
 
 use super::actor::Hint;
 use super::backoff::Backoff;
+use super::decide::over;
 use super::record::{InstanceRecord, PodFiles, PodRecord};
 use super::state::{
     Exit, Instance, InstanceState, PodState, Slot, Step, all_containers, init_containers, uid,
@@ -91,6 +92,9 @@ async fn adopt_pod(host: &Arc<Host>, files: &PodFiles, record: PodRecord, found:
         let slot = adopt_container(host, files, &pod, container, &status, &mut found, &mut exits).await;
         state.containers.insert(container.name.clone(), slot);
     }
+    if !up && state.termination.is_none() && !over(&state) {
+        begin_again(&mut state);
+    }
     Adopted { state, status, exits }
 }
 
@@ -132,6 +136,17 @@ async fn adopt_container(
         ready,
         started,
         ..Slot::default()
+    }
+}
+
+/// The namespaces are gone, as after a boot, and the containers with them: all of them run again, init containers
+/// first.
+fn begin_again(state: &mut PodState) {
+    for slot in state.containers.values_mut() {
+        if let Some(lost) = slot.current.take() {
+            slot.previous = Some(lost);
+        }
+        slot.restarts = Backoff::default();
     }
 }
 
@@ -240,4 +255,21 @@ fn restored_backoff(current: Option<&Instance>) -> Backoff {
         InstanceState::Exited(exit) => exit.started_at.unwrap_or(exit.finished_at),
     };
     Backoff::restored(instance.attempt, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decide::{Action, decide};
+    use super::super::testing::{now, state};
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_pod_without_its_namespaces_begins_again_with_its_init_containers() {
+        let spec = json!({"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]});
+        let mut state = state(&spec, "sandbox volumes i=exit:0:60 a=exit:137:0 a+backoff:2");
+        begin_again(&mut state);
+        assert_eq!(decide(&state, now()).actions, [Action::Start { container: "i".into() }]);
+        assert_eq!(state.containers["a"].next_attempt, 3, "the count goes on");
+    }
 }

@@ -22,10 +22,7 @@ pub const MINIMUM_GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Create cgroup, namespaces and network.
-    PrepareSandbox {
-        /// Number of the sandbox.
-        attempt: u32,
-    },
+    PrepareSandbox,
     /// Mount and fill volumes.
     PrepareVolumes,
     /// Start the next instance of a container.
@@ -118,7 +115,7 @@ fn progress(state: &PodState, now: Timestamp, decision: &mut Decision) {
         decision.act(Action::PrepareVolumes);
     }
     if decision.due(&state.sandbox, now) {
-        decision.act(Action::PrepareSandbox { attempt: 0 });
+        decision.act(Action::PrepareSandbox);
     }
     if state.sandbox.done().is_none() || state.volumes.done().is_none() {
         return;
@@ -348,7 +345,7 @@ mod tests {
     fn show(action: &Action) -> String {
         let left = |deadline: &Timestamp| deadline.duration_since(now()).as_secs();
         match action {
-            Action::PrepareSandbox { .. } => "sandbox".into(),
+            Action::PrepareSandbox => "sandbox".into(),
             Action::PrepareVolumes => "volumes".into(),
             Action::Start { container } => format!("start {container}"),
             Action::Stop { container, deadline, .. } => format!("stop {container} in {}", left(deadline)),

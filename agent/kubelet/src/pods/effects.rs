@@ -95,11 +95,7 @@ pub enum Written {
 /// Everything that changes the world. All of it may be repeated.
 pub trait PodEffects: Send + Sync + 'static {
     /// Cgroups, namespaces, network.
-    fn prepare_sandbox(
-        self: Arc<Self>,
-        pod: Arc<Pod>,
-        attempt: u32,
-    ) -> BoxFuture<'static, Result<Sandbox, String>>;
+    fn prepare_sandbox(self: Arc<Self>, pod: Arc<Pod>) -> BoxFuture<'static, Result<Sandbox, String>>;
     /// Volumes; also called from time to time to refresh them.
     fn prepare_volumes(
         self: Arc<Self>,

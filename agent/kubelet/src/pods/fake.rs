@@ -65,13 +65,9 @@ pub fn clock() -> Timestamp {
 }
 
 impl PodEffects for FakeEffects {
-    fn prepare_sandbox(
-        self: Arc<Self>,
-        _: Arc<Pod>,
-        attempt: u32,
-    ) -> BoxFuture<'static, Result<Sandbox, String>> {
+    fn prepare_sandbox(self: Arc<Self>, _: Arc<Pod>) -> BoxFuture<'static, Result<Sandbox, String>> {
         self.note("sandbox");
-        Box::pin(async move { Ok(Sandbox { attempt, ips: vec!["10.244.0.5".parse().unwrap()] }) })
+        Box::pin(async move { Ok(Sandbox { ips: vec!["10.244.0.5".parse().unwrap()] }) })
     }
 
     fn prepare_volumes(

@@ -136,8 +136,6 @@ impl<T> Step<T> {
 /// A pod's pinned namespaces and its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Sandbox {
-    /// How often the sandbox was made: 0 for the first.
-    pub attempt: u32,
     /// Addresses, preferred first; the node's for hostNetwork pods.
     pub ips: Vec<IpAddr>,
 }
