@@ -2,7 +2,7 @@
 //!
 //! This folder holds all the unsafe code of the agent. Each wrapper is safe to call: descriptors are borrowed, buffers are slices whose
 //! lengths are checked here. What the commands mean is in the kernel's `include/uapi/linux/bpf.h`, whose names are kept.
-#![allow(unsafe_code)] // reason: invariant 5 puts the agent's unsafe code here
+#![expect(unsafe_code, reason = "invariant 5 puts the agent's unsafe code here")]
 
 mod mapping;
 mod wire;

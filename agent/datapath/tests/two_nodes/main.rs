@@ -286,6 +286,7 @@ fn policies_addresses_and_host_backends_are_honoured() {
     cluster.tell(&format!("service {}", service()));
     terminating_endpoints_serve_when_nothing_else_does(&mut cluster);
     backends_on_the_host_network_are_reached(&mut cluster);
+    udp_flows_move_when_their_backend_goes(&mut cluster);
 }
 
 /// The client's address that a backend of this name sees.
@@ -389,4 +390,26 @@ fn backends_on_the_host_network_are_reached(cluster: &mut Cluster) {
         let [four, six] = cluster.node_addresses(node);
         check_both("host-network backends from outside", &cluster.outside(), [&four, &six], NODE_PORT, both);
     }
+}
+
+/// One client port, busy all the time: it must never be stuck with a backend that is gone.
+fn udp_flows_move_when_their_backend_goes(cluster: &mut Cluster) {
+    let node = cluster.fabric.address4(0);
+    let clients = [
+        ("at the socket", cluster.by_socket(), VIP4, 80),
+        ("on packets", cluster.by_packet(), VIP4, 80),
+        ("on packets, IPv6", cluster.by_packet(), VIP6, 80),
+        ("from the host", cluster.host(), VIP6, 80),
+        ("from outside", cluster.outside(), &*node, NODE_PORT),
+    ];
+    let mut clients = clients.map(|(what, place, to, port)| (what, Peer::keep_asking(&place, to, port)));
+    for (endpoints, expected) in [(&[0][..], "a"), (&[1], "b"), (&[], "error"), (&[0], "a"), (&[1], "b")] {
+        cluster.publish(endpoints);
+        for (what, client) in &mut clients {
+            // The datagram that meets a refusal tells the socket; the next one is judged anew.
+            let answers = [client.once_more(), client.once_more()];
+            assert!(answers[1].starts_with(expected), "{what}, endpoints {endpoints:?}: {answers:?}");
+        }
+    }
+    println!("ok: UDP flows move");
 }

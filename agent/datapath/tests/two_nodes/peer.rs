@@ -105,6 +105,17 @@ impl Peer {
         Self::start(place, &format!("hold {}", SocketAddr::new(to.parse().unwrap(), port)))
     }
 
+    /// A client that keeps asking from one UDP port.
+    pub fn keep_asking(place: &Place, to: &str, port: u16) -> Self {
+        Self::start(place, &format!("keep-asking {}", SocketAddr::new(to.parse().unwrap(), port)))
+    }
+
+    /// Asks once more; the name of the backend that answered, or the error.
+    pub fn once_more(&mut self) -> String {
+        writeln!(self.input, "who").unwrap();
+        line(&mut self.output).unwrap()
+    }
+
     fn start(place: &Place, arguments: &str) -> Self {
         let (child, input, mut output) = child(place, "peer", arguments);
         assert_eq!(line(&mut output).as_deref(), Some("ready"), "{arguments}");
@@ -139,6 +150,7 @@ pub fn main() {
             say(&answer.unwrap_or_else(|error| format!("error: {error}")));
         }
         ["hold", to] => hold(to),
+        ["keep-asking", to] => keep_asking(to),
         _ => panic!("{arguments}"),
     }
 }
@@ -177,6 +189,22 @@ fn hold(to: &str) {
         let mut answer = String::new();
         match answers.read_line(&mut answer) {
             Ok(_) => say(answer.trim_end()),
+            Err(error) => say(&format!("error: {error}")),
+        }
+    }
+}
+
+fn keep_asking(to: &str) {
+    let to: SocketAddr = to.parse().unwrap();
+    let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    say("ready");
+    for _ in std::io::stdin().lines() {
+        let mut buffer = [0; 64];
+        match socket.send_to(b"who\n", to).and_then(|_| socket.recv_from(&mut buffer)) {
+            Ok((length, _)) => {
+                say(String::from_utf8_lossy(&buffer[..length]).split(' ').next().unwrap_or_default());
+            }
             Err(error) => say(&format!("error: {error}")),
         }
     }
