@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::decide::{finished, init_restart_allowed, main_containers_begun, restart_allowed};
+use super::decide::{finished, init_restart_allowed, main_containers_begun, over, restart_allowed};
 use super::state::{
     Cause, Exit, Instance, InstanceState, Operation, PodState, Slot, StartFailure, Verdict, init_containers,
     is_sidecar, name, namespace, spec, uid,
@@ -69,11 +69,11 @@ fn sticky(previous: Option<&str>, phase: &'static str) -> &'static str {
     }
 }
 
-/// Addresses are kept through a clean-up: the last known ones stay visible, as upstream leaves them.
+/// Addresses are kept through a clean-up and after the end: the last known ones stay visible, as upstream leaves them.
 fn pod_ips(ips: Option<Vec<IpAddr>>, previous: &PodStatus, state: &PodState) -> Vec<PodIP> {
     match ips {
         Some(ips) => ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect(),
-        None if state.cleanup.done().is_some() => previous.pod_ips.clone().unwrap_or_default(),
+        None if state.cleanup.done().is_some() || over(state) => previous.pod_ips.clone().unwrap_or_default(),
         None => Vec::new(),
     }
 }
@@ -580,6 +580,16 @@ mod tests {
             status(&json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}), "sandbox a=exit:0:1");
         let again = state(&json!({"containers": [{"name": "a"}]}), "sandbox volumes a=ready");
         assert_eq!(generate(&again, now(), &[], &before).phase.as_deref(), Some("Succeeded"));
+    }
+
+    #[test]
+    fn addresses_stay_visible_after_the_end() {
+        let spec = json!({"restartPolicy": "Never", "containers": [{"name": "a"}]});
+        let before = status(&spec, "sandbox volumes a=ready");
+        for words in ["sandbox volumes clean a=exit:0:1", "a=exit:0:1"] {
+            let after = generate(&state(&spec, words), now(), &[], &before);
+            assert_eq!(after.pod_ip.as_deref(), Some("10.244.0.5"), "{words}");
+        }
     }
 
     #[test]
