@@ -19,8 +19,12 @@ pub struct ReversePair {
     pub backend_port: Port,
     /// The service port that the application used.
     pub frontend_port: Port,
-    /// Service id.
-    pub service: u32,
+    /// The backend's index.
+    pub index: u32,
+    /// The backend's generation when it was chosen.
+    pub generation: u16,
+    /// Zero.
+    pub _pad: [u16; 3],
 }
 
 /// Pairs remembered for one socket.
@@ -38,4 +42,4 @@ pub struct SocketReverse {
     pub _pad: u32,
 }
 
-sizes! { ReversePair = 40, SocketReverse = 168 }
+sizes! { ReversePair = 48, SocketReverse = 200 }

@@ -1,7 +1,9 @@
 //! Socket load balancing: a service address is replaced by a backend's when the socket is connected or sends, so that
 //! nothing is left to do for each packet.
 //!
-//! The reverse side (`getpeername`, `recvmsg`) is a search in the socket's own [`SocketReverse`].
+//! The reverse side (`getpeername`, `recvmsg`) is a search in the socket's own [`SocketReverse`]. So is the choice of a socket
+//! that sends without being connected: its datagrams keep their backend as long as that one lives, as they would behind a
+//! connection tracker.
 
 use abi::{
     Ip6, Port, Proto, Reason,
@@ -9,8 +11,8 @@ use abi::{
 };
 
 use crate::{
-    family::{Backend, Family},
-    service::{self, Client, Lookup},
+    family::Family,
+    service::{self, Choice, Client, Lookup},
     tables::Tables,
 };
 
@@ -19,8 +21,8 @@ use crate::{
 pub enum Outcome<F: Family> {
     /// Not a service's address: leave the call alone.
     Leave,
-    /// Use this backend instead; the number is the service's id.
-    Use(Backend<F>, u32),
+    /// Use this backend instead.
+    Use(Choice<F>),
     /// Fail with ECONNREFUSED: no endpoint anywhere, or no such port.
     Refuse,
     /// Fail with EHOSTUNREACH: a policy is Local and no endpoint is on this node.
@@ -49,7 +51,7 @@ pub fn balance<F: Family, T: Tables<F>>(
     match service::select::<F, T>(tables, frontend, Client::OnNode) {
         Ok(choice) => {
             tables.count(frontend.service, |c| c.connects = c.connects.wrapping_add(1));
-            Outcome::Use(choice.backend, frontend.service)
+            Outcome::Use(choice)
         }
         Err(reason) => {
             tables.count_drop(reason);
@@ -87,4 +89,66 @@ pub fn recall(reverse: &SocketReverse, addr: Ip6, port: Port) -> Option<(Ip6, Po
         }
     }
     None
+}
+
+/// The pair by which the socket has used a service address before, if its backend is still the one it was.
+#[inline(always)]
+pub fn kept<F: Family, T: Tables<F>>(
+    tables: T,
+    reverse: &SocketReverse,
+    frontend: Ip6,
+    port: Port,
+) -> Option<(Ip6, Port)> {
+    for i in 0..PAIRS {
+        let pair = &reverse.pairs[i];
+        let matches = pair.frontend_port == port && pair.backend_port.0 != 0 && pair.frontend == frontend;
+        if matches && tables.generation(pair.index) == pair.generation {
+            return Some((pair.backend, pair.backend_port));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::Ip4;
+
+    use super::*;
+
+    fn pair(backend: u32, frontend: u32) -> ReversePair {
+        ReversePair {
+            backend: Ip6::mapped(Ip4(backend)),
+            frontend: Ip6::mapped(Ip4(frontend)),
+            backend_port: Port::from_host(8080),
+            frontend_port: Port::from_host(80),
+            index: backend,
+            generation: 0,
+            _pad: [0; 3],
+        }
+    }
+
+    fn stands_for(reverse: &SocketReverse, backend: u32) -> Option<Ip6> {
+        recall(reverse, Ip6::mapped(Ip4(backend)), Port::from_host(8080)).map(|(addr, _)| addr)
+    }
+
+    #[test]
+    fn a_socket_remembers_its_last_pairs_and_a_backend_only_once() {
+        let mut reverse = SocketReverse::default();
+        for backend in 1..=5 {
+            remember(&mut reverse, pair(backend, 100 + backend));
+        }
+        assert_eq!(stands_for(&reverse, 1), None, "the oldest of five has made room");
+        for backend in 2..=5 {
+            assert_eq!(stands_for(&reverse, backend), Some(Ip6::mapped(Ip4(100 + backend))));
+        }
+        remember(&mut reverse, pair(3, 999));
+        assert_eq!(stands_for(&reverse, 3), Some(Ip6::mapped(Ip4(999))));
+        assert_eq!(stands_for(&reverse, 4), Some(Ip6::mapped(Ip4(104))), "nobody else had to go");
+    }
+
+    #[test]
+    fn an_empty_pair_stands_for_nothing() {
+        let reverse = SocketReverse::default();
+        assert_eq!(recall(&reverse, Ip6::default(), Port(0)), None);
+    }
 }
