@@ -1,31 +1,11 @@
 //! `connect`: a service address becomes a backend's; with no endpoint the call is refused at once.
 
-use abi::{Ip6, Port, config::features, socket::ReversePair};
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
-use pipeline::{
-    Common as _, Family, Tables, V4, V6,
-    service::Choice,
-    socket::{Outcome, balance, kept, remember},
-};
 
 use crate::{
-    ctx::{ALLOW, SockAddr},
-    maps::Maps,
+    ctx::SockAddr,
+    socket::{Socket, four, six},
 };
-
-/// `ECONNREFUSED` (`include/uapi/asm-generic/errno.h`).
-const ECONNREFUSED: i32 = 111;
-/// `EHOSTUNREACH`.
-const EHOSTUNREACH: i32 = 113;
-
-/// What a hook does besides balancing.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Socket {
-    /// `connect`: remembers the peer for `getpeername` if the node wants it.
-    Connects,
-    /// `sendmsg`: keeps the backend of earlier datagrams, and remembers it for `recvmsg`.
-    Sends,
-}
 
 #[cgroup_sock_addr(connect4)]
 fn cg_connect4(ctx: SockAddrContext) -> i32 {
@@ -35,92 +15,4 @@ fn cg_connect4(ctx: SockAddrContext) -> i32 {
 #[cgroup_sock_addr(connect6)]
 fn cg_connect6(ctx: SockAddrContext) -> i32 {
     six(&mut SockAddr::new(ctx), Socket::Connects)
-}
-
-/// Balances an IPv4 call.
-#[inline(always)]
-pub fn four(call: &mut SockAddr, socket: Socket) -> i32 {
-    let (addr, port) = (call.ip4(), call.port());
-    let frontend = Ip6::mapped(addr);
-    if let Some((backend, port)) = before::<V4>(call, socket, frontend, port)
-        && let Some(backend) = backend.as_mapped()
-    {
-        call.set4(backend, port);
-        return ALLOW;
-    }
-    match balance::<V4, _>(Maps, addr, port, call.proto(), call.on_host()) {
-        Outcome::Leave => ALLOW,
-        Outcome::Use(choice) => {
-            call.set4(choice.backend.addr, choice.backend.port);
-            note(call, socket, pair(&choice, Ip6::mapped(choice.backend.addr), frontend, port));
-            ALLOW
-        }
-        Outcome::Refuse => call.fail(ECONNREFUSED),
-        Outcome::Unreachable => call.fail(EHOSTUNREACH),
-    }
-}
-
-/// Balances an IPv6 call, which may carry a v4-mapped address.
-#[inline(always)]
-pub fn six(call: &mut SockAddr, socket: Socket) -> i32 {
-    let (addr, port) = (call.ip6(), call.port());
-    let known = match addr.as_mapped() {
-        Some(_) => before::<V4>(call, socket, addr, port),
-        None => before::<V6>(call, socket, addr, port),
-    };
-    if let Some((backend, port)) = known {
-        call.set6(backend, port);
-        return ALLOW;
-    }
-    let chosen = match addr.as_mapped() {
-        Some(mapped) => match balance::<V4, _>(Maps, mapped, port, call.proto(), call.on_host()) {
-            Outcome::Leave => return ALLOW,
-            Outcome::Use(choice) => pair(&choice, Ip6::mapped(choice.backend.addr), addr, port),
-            Outcome::Refuse => return call.fail(ECONNREFUSED),
-            Outcome::Unreachable => return call.fail(EHOSTUNREACH),
-        },
-        None => match balance::<V6, _>(Maps, addr, port, call.proto(), call.on_host()) {
-            Outcome::Leave => return ALLOW,
-            Outcome::Use(choice) => pair(&choice, choice.backend.addr, addr, port),
-            Outcome::Refuse => return call.fail(ECONNREFUSED),
-            Outcome::Unreachable => return call.fail(EHOSTUNREACH),
-        },
-    };
-    call.set6(chosen.backend, chosen.backend_port);
-    note(call, socket, chosen);
-    ALLOW
-}
-
-/// The backend that the socket's earlier datagrams to the service address went to.
-#[inline(always)]
-fn before<F: Family>(call: &mut SockAddr, socket: Socket, frontend: Ip6, port: Port) -> Option<(Ip6, Port)>
-where
-    Maps: Tables<F>,
-{
-    match socket {
-        Socket::Connects => None,
-        Socket::Sends => kept::<F, _>(Maps, call.reverse()?, frontend, port),
-    }
-}
-
-#[inline(always)]
-fn pair<F: Family>(choice: &Choice<F>, backend: Ip6, frontend: Ip6, frontend_port: Port) -> ReversePair {
-    let (backend_port, generation) = (choice.backend.port, choice.backend.generation);
-    ReversePair {
-        backend,
-        frontend,
-        backend_port,
-        frontend_port,
-        index: choice.index,
-        generation,
-        _pad: [0; 3],
-    }
-}
-
-#[inline(always)]
-fn note(call: &mut SockAddr, socket: Socket, pair: ReversePair) {
-    let wanted = socket == Socket::Sends || Maps.config().features & features::PEER_NAME != 0;
-    if wanted && let Some(reverse) = call.reverse_or_new() {
-        remember(reverse, pair);
-    }
 }

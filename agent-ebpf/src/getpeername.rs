@@ -4,15 +4,15 @@ use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
     ctx::SockAddr,
-    recvmsg::{four, six},
+    socket::{restore4, restore6},
 };
 
 #[cgroup_sock_addr(getpeername4)]
 fn cg_getpeername4(ctx: SockAddrContext) -> i32 {
-    four(&mut SockAddr::new(ctx))
+    restore4(&mut SockAddr::new(ctx))
 }
 
 #[cgroup_sock_addr(getpeername6)]
 fn cg_getpeername6(ctx: SockAddrContext) -> i32 {
-    six(&mut SockAddr::new(ctx))
+    restore6(&mut SockAddr::new(ctx))
 }

@@ -25,6 +25,8 @@ mod recvmsg;
 #[cfg(target_arch = "bpf")]
 mod sendmsg;
 #[cfg(target_arch = "bpf")]
+mod socket;
+#[cfg(target_arch = "bpf")]
 mod up_in;
 #[cfg(target_arch = "bpf")]
 mod up_out;

@@ -4,8 +4,8 @@
 use aya_ebpf::{macros::cgroup_sock_addr, programs::SockAddrContext};
 
 use crate::{
-    connect::{Socket, four, six},
     ctx::SockAddr,
+    socket::{Socket, four, six},
 };
 
 #[cgroup_sock_addr(sendmsg4)]
