@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncSeekExt, BufReader};
 use tokio::sync::mpsc::Sender;
 
 use super::format::{Stream, parse};
+use super::writer::rotated;
 
 /// How often a follower looks whether the container still runs, when nothing is written.
 const LIVENESS_CHECK: Duration = Duration::from_secs(1);
@@ -55,8 +56,9 @@ pub async fn send(
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
     loop {
-        // Asked before reading: what was written before the end is then surely read.
+        // Both asked before reading: what was written before them is then surely read.
         let was_alive = alive();
+        let newer = newer_file(path, inode);
         while reader.read_until(b'\n', &mut line).await? > 0 && line.ends_with(b"\n") {
             let (bytes, done) = printer.print(&line);
             line.clear();
@@ -65,11 +67,10 @@ pub async fn send(
             }
         }
         let Some(watch) = watch.as_mut() else { return Ok(()) };
-        if let Ok(metadata) = tokio::fs::metadata(path).await
-            && metadata.ino() != inode
-        {
-            inode = metadata.ino();
-            reader = BufReader::new(tokio::fs::File::open(path).await?);
+        if let Some(newer) = newer {
+            let file = tokio::fs::File::open(newer).await?;
+            inode = file.metadata().await?.ino();
+            reader = BufReader::new(file);
             line.clear();
             continue;
         }
@@ -82,6 +83,19 @@ pub async fn send(
             () = out.closed() => return Ok(()),
         }
     }
+}
+
+/// The log file that follows the one with `inode`, if that has been rotated away.
+fn newer_file(path: &Path, inode: u64) -> Option<PathBuf> {
+    let inode_of = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.ino()).ok();
+    if inode_of(path)? == inode {
+        return None;
+    }
+    let mut files = rotated(path).unwrap_or_default();
+    files.push(path.to_owned());
+    // One that is gone already was older than all that are left.
+    let position = files.iter().position(|file| inode_of(file) == Some(inode));
+    files.into_iter().nth(position.map_or(0, |position| position + 1))
 }
 
 struct Watch(inotify::EventStream<[u8; 1024]>);
