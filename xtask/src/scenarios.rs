@@ -105,9 +105,9 @@ fn nothing_is_left() -> Result<()> {
     {
         bail!("a mount is left: {line}");
     }
-    let group = crate::cluster::cgroup::unified()?.join(plan::CGROUP);
-    if group.exists() {
-        bail!("a cgroup is left: {}", group.display());
+    let mount = crate::cluster::cgroup::unified()?;
+    if let Some(group) = plan::cgroups(plan::MAX_NODES).iter().find(|group| mount.join(group).exists()) {
+        bail!("a cgroup is left: {group}");
     }
     Ok(())
 }

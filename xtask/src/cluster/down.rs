@@ -11,9 +11,6 @@ use crate::cluster::{agent, cgroup, containerd, control, fabric};
 use crate::place::pin;
 use crate::shell;
 
-/// The most nodes a plan has: namespaces of a cluster whose plan is lost are found by name.
-const MAX_NODES: u8 = 20;
-
 /// Takes the cluster down and says so.
 pub(crate) fn run() -> Result<()> {
     remove(true)?;
@@ -27,10 +24,10 @@ pub(crate) fn remove(logs: bool) -> Result<()> {
     unmount_below(Path::new(plan::RUN))?;
     unmount_below(&plan::directory())?;
     remove_directory(Path::new(plan::BPF))?;
-    for namespace in fabric::namespaces(MAX_NODES).iter().filter(|name| pin(name).exists()) {
+    for namespace in fabric::namespaces(plan::MAX_NODES).iter().filter(|name| pin(name).exists()) {
         shell::words(&format!("ip netns delete {namespace}"))?;
     }
-    for group in plan::cgroups(MAX_NODES) {
+    for group in plan::cgroups(plan::MAX_NODES) {
         cgroup::remove(&group)?;
     }
     // The parent goes with its last child; somebody else's stays.
@@ -48,7 +45,7 @@ fn stop_processes() -> Result<()> {
         }
     }
     control::daemon().stop(grace)?;
-    for group in plan::cgroups(MAX_NODES) {
+    for group in plan::cgroups(plan::MAX_NODES) {
         cgroup::kill(&group)?;
     }
     containerd::daemon().stop(grace)

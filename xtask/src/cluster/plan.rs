@@ -18,6 +18,8 @@ pub(crate) const CONTROL: &str = "bl-control";
 pub(crate) const CLIENT: &str = "bl-client";
 /// The cgroup (in every hierarchy) below which everything of the cluster runs.
 pub(crate) const CGROUP: &str = "beeline";
+/// The most nodes a plan has: what is left of a cluster whose plan is lost is found by name.
+pub(crate) const MAX_NODES: u8 = 20;
 /// Sockets, pins and mounts: a short path, since Unix sockets allow 108 bytes.
 pub(crate) const RUN: &str = "/run/beeline";
 /// The cluster's pins in the BPF file system.

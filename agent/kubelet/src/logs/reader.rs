@@ -288,8 +288,9 @@ mod tests {
             writer.write(Timestamp::now(), Stream::Stdout, format!("line {number}\n").as_bytes()).unwrap();
             shown.push_str(std::str::from_utf8(&receiver.recv().await.unwrap().unwrap()).unwrap());
         }
-        alive.store(false, Ordering::SeqCst);
+        // The order in which it happens: what a container has said is written before its end is known.
         writer.write(Timestamp::now(), Stream::Stdout, b"last\n").unwrap();
+        alive.store(false, Ordering::SeqCst);
         while let Some(chunk) = receiver.recv().await {
             shown.push_str(std::str::from_utf8(&chunk.unwrap()).unwrap());
         }
