@@ -1,8 +1,11 @@
 //! The control plane in one binary, roles by subcommand: composition only.
 
 mod config;
+mod driving;
 mod etcd;
+mod local_copy;
 mod roles;
+mod scheduling;
 mod supervise;
 
 use std::io::IsTerminal as _;

@@ -8,13 +8,14 @@ use anyhow::{Context as _, Result};
 use apiserver::pki::{self, NodeIdentity, Pki, ServingNames};
 use apiserver::{Server, ServerOptions, UserInfo};
 use jiff::Timestamp;
-use runtime::{ControllersConfig, SchedulerConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{ClientArgs, ControllersArgs, IssueNodeArgs, ServerArgs};
+use crate::driving::{self, ControllersConfig};
 use crate::etcd::LocalEtcd;
+use crate::scheduling::{self, SchedulerConfig};
 use crate::supervise::supervise;
 
 /// Time for roles to give up their leases and finish what they do.
@@ -103,17 +104,29 @@ fn start_roles(
         root_ca_pem: pki.authority.certificate_pem().to_owned(),
     };
     let client = server.in_process_client(UserInfo::named("system:kube-controller-manager", &[]));
-    let ended = stop.clone();
-    roles.spawn(supervise("controllers", stop.clone(), move || {
-        runtime::run_controllers(client.clone(), config.clone(), ended.clone())
-    }));
+    roles.spawn(keep_controlling(client, config, stop.clone()));
     let config = SchedulerConfig { identity, leader_elect: true, ..SchedulerConfig::default() };
     let client = server.in_process_client(UserInfo::named("system:kube-scheduler", &[]));
-    let ended = stop.clone();
-    roles.spawn(supervise("scheduler", stop.clone(), move || {
-        runtime::run_scheduler(client.clone(), config.clone(), ended.clone())
-    }));
+    roles.spawn(keep_scheduling(client, config, stop.clone()));
     Ok(())
+}
+
+fn keep_controlling(
+    client: kube::Client,
+    config: ControllersConfig,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> {
+    let ended = stop.clone();
+    supervise("controllers", stop, move || driving::run(client.clone(), config.clone(), ended.clone()))
+}
+
+fn keep_scheduling(
+    client: kube::Client,
+    config: SchedulerConfig,
+    stop: CancellationToken,
+) -> impl Future<Output = ()> {
+    let ended = stop.clone();
+    supervise("scheduler", stop, move || scheduling::run(client.clone(), config.clone(), ended.clone()))
 }
 
 /// The scheduler alone.
@@ -125,14 +138,7 @@ pub async fn scheduler(args: &ClientArgs) -> Result<()> {
         ..SchedulerConfig::default()
     };
     let stop = CancellationToken::new();
-    let ended = stop.clone();
-    until_ended(
-        stop.clone(),
-        supervise("scheduler", stop, move || {
-            runtime::run_scheduler(client.clone(), config.clone(), ended.clone())
-        }),
-    )
-    .await
+    until_ended(stop.clone(), keep_scheduling(client, config, stop)).await
 }
 
 /// The controllers alone.
@@ -151,14 +157,7 @@ pub async fn controllers(args: &ControllersArgs) -> Result<()> {
         root_ca_pem,
     };
     let stop = CancellationToken::new();
-    let ended = stop.clone();
-    until_ended(
-        stop.clone(),
-        supervise("controllers", stop, move || {
-            runtime::run_controllers(client.clone(), config.clone(), ended.clone())
-        }),
-    )
-    .await
+    until_ended(stop.clone(), keep_controlling(client, config, stop)).await
 }
 
 /// Writes a node's certificates and kubeconfig.

@@ -1,6 +1,6 @@
 //! Deletes what lost its owners, and carries out foreground deletion and orphaning (upstream: pkg/controller/garbagecollector).
 //! Holds a graph of owners over all kinds, by uid, made of metadata alone. It asks nobody: where the graph cannot know whether
-//! an owner exists, the decision is a question, and `runtime::collector` puts it to the API.
+//! an owner exists, the decision is a question, and `beeline-control` (`driving::collector`) puts it to the API.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

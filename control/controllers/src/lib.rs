@@ -1,5 +1,5 @@
 //! What the cluster's controllers decide, as pure functions: `plan(view, key, context) -> Plan`. One file a controller, each with
-//! what wakes it, its decision and its tests. No I/O, no clock, no randomness: `runtime` feeds the [`View`] and executes plans.
+//! what wakes it, its decision and its tests. No I/O, no clock, no randomness: `beeline-control` feeds the [`View`] and executes plans.
 
 #[macro_use]
 pub mod view;
@@ -31,7 +31,7 @@ pub use plan::{Action, Context, Controller, Plan, Settings};
 pub use table::{Change, Key, Table};
 pub use view::{Kind, Resource, View, Watch, Watched};
 
-/// Every controller. `runtime` drives them all in the same way and knows none by name.
+/// Every controller. `beeline-control` drives them all in the same way and knows none by name.
 pub const CONTROLLERS: &[Controller] = &[
     Controller {
         name: "serviceaccount-controller",

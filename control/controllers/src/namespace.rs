@@ -1,5 +1,5 @@
 //! Empties a namespace that is being deleted, then lets it go (upstream: pkg/controller/namespace). The rounds of deleting and
-//! looking are made by `runtime::namespaces`; here is decided in which order, and what a look means.
+//! looking are made by `beeline-control` (`driving::namespaces`); here is decided in which order, and what a look means.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! What a controller decided, as data. Executing a plan is `runtime`'s task (`runtime::driver`); in tests it is [`crate::fake`]'s.
+//! What a controller decided, as data. Executing a plan is the task of `beeline-control` (`driving`); in tests it is
+//! [`crate::fake`]'s.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

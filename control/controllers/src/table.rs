@@ -1,5 +1,5 @@
 //! One kind's objects as last seen, with the look-ups that controllers ask for. Pure data behind a lock: it does not know
-//! how objects arrive (see `runtime::Informer`) nor what they mean.
+//! how objects arrive (`runtime::Informer` brings them) nor what they mean.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};

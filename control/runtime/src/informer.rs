@@ -1,30 +1,27 @@
-//! A local, always current copy of one kind: list, watch, resume, and list again when the server forgot too much.
-//! Reads go to the copy; nothing is ever asked of the server for a look-up. It does not decode what it was not asked for:
-//! selectors in the watcher's config limit the copy.
+//! Follows one kind: list, watch, resume, and list again when the server forgot too much. What arrives is handed on in order;
+//! keeping a copy of it is the receiver's affair. Selectors in the watcher's config limit what is sent at all.
 //!
 //! # Use from other crates
 //!
 //! ```no_run
 //! # async fn example(client: kube::Client) {
 //! use k8s_openapi::api::core::v1::Pod;
-//! use runtime::Informer;
+//! use runtime::{Arrival, Informer};
 //!
 //! let mine = kube::runtime::watcher::Config::default().fields("spec.nodeName=node1");
-//! let pods: Informer<Pod> = Informer::start(kube::Api::all(client), mine, |change| {
-//!     if let Some(pod) = &change.new { /* wake whoever cares; do not block */ let _ = pod; }
+//! let pods = Informer::start(kube::Api::<Pod>::all(client), mine, |arrival| match arrival {
+//!     Arrival::Listed(pods) => println!("{} pods are all there are", pods.len()),
+//!     Arrival::Applied(pod) => println!("{:?} was added or changed", pod.metadata.name),
+//!     Arrival::Deleted(pod) => println!("{:?} is gone", pod.metadata.name),
 //! });
 //! pods.synced().await;
-//! let all = pods.table().all();
 //! # }
 //! ```
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::time::Duration;
 
-use controllers::table::{Change, Table};
-use futures::StreamExt;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use futures::{Stream, StreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, Event};
@@ -41,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const WARN_EVERY: u32 = 10;
 
 /// Pauses that double, with a quarter of chance so that many followers do not come back at once.
-pub(crate) struct Pauses(Duration);
+struct Pauses(Duration);
 
 impl Default for Pauses {
     fn default() -> Self {
@@ -65,71 +62,44 @@ impl Backoff for Pauses {
     }
 }
 
-/// What an informer can follow.
-pub trait Followed:
-    k8s_openapi::Metadata<Ty = ObjectMeta>
-    + kube::Resource<DynamicType = ()>
-    + Clone
-    + DeserializeOwned
-    + Debug
-    + Send
-    + Sync
-    + 'static
-{
+/// What arrived from the API.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Arrival<K> {
+    /// A complete list: what it does not hold is gone.
+    Listed(Vec<K>),
+    /// An object that was added or changed.
+    Applied(K),
+    /// An object that was deleted, as the deletion event carried it.
+    Deleted(K),
 }
 
-impl<K> Followed for K where
-    K: k8s_openapi::Metadata<Ty = ObjectMeta>
-        + kube::Resource<DynamicType = ()>
-        + Clone
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static
-{
-}
-
-/// A running copy of one kind; dropping it ends it.
-pub struct Informer<K> {
-    table: Arc<Table<K>>,
+/// A running follower of one kind; dropping it ends it.
+pub struct Informer {
     synced: watch::Receiver<bool>,
     _task: AbortOnDropHandle<()>,
 }
 
-impl<K: Followed> Informer<K> {
-    /// Follows `api` into a table of its own. `on_change` is called for each change after the table has it, in order, from the
-    /// informer's task: it must not block.
-    pub fn start(
+impl Informer {
+    /// Follows `api`. `take` is called for each arrival, in order, from the informer's task: it must not block.
+    pub fn start<K>(
         api: kube::Api<K>,
         config: watcher::Config,
-        on_change: impl Fn(&Change<K>) + Send + 'static,
-    ) -> Self {
-        Self::fill(Arc::new(Table::default()), api, config, on_change)
-    }
-
-    /// The same into a given table.
-    pub fn fill(
-        table: Arc<Table<K>>,
-        api: kube::Api<K>,
-        config: watcher::Config,
-        on_change: impl Fn(&Change<K>) + Send + 'static,
-    ) -> Self {
+        take: impl FnMut(Arrival<K>) + Send + 'static,
+    ) -> Self
+    where
+        K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
         let (mark, synced) = watch::channel(false);
-        let task = tokio::spawn(follow(table.clone(), api, config, on_change, mark));
-        Self { table, synced, _task: AbortOnDropHandle::new(task) }
-    }
-
-    /// The copy.
-    pub fn table(&self) -> &Arc<Table<K>> {
-        &self.table
+        let path = api.resource_url().to_owned();
+        let events = watcher::watcher(api, config).backoff(Pauses::default()).boxed();
+        let task = tokio::spawn(follow(path, events, take, mark));
+        Self { synced, _task: AbortOnDropHandle::new(task) }
     }
 
     /// Waits until the first complete list has arrived.
     pub async fn synced(&self) {
-        let mut synced = self.synced.clone();
         // The sender lives as long as the task; an error means that the process is going down.
-        let _ = synced.wait_for(|it| *it).await;
+        let _ = self.sync_mark().wait_for(|it| *it).await;
     }
 
     /// Becomes true when the first complete list has arrived.
@@ -138,15 +108,12 @@ impl<K: Followed> Informer<K> {
     }
 }
 
-async fn follow<K: Followed>(
-    table: Arc<Table<K>>,
-    api: kube::Api<K>,
-    config: watcher::Config,
-    on_change: impl Fn(&Change<K>) + Send + 'static,
+async fn follow<K>(
+    path: String,
+    mut events: impl Stream<Item = watcher::Result<Event<K>>> + Unpin,
+    mut take: impl FnMut(Arrival<K>),
     mark: watch::Sender<bool>,
 ) {
-    let kind = K::kind(&());
-    let mut events = watcher::watcher(api, config).backoff(Pauses::default()).boxed();
     let mut listed = Vec::new();
     let mut failures = 0_u32;
     while let Some(event) = events.next().await {
@@ -157,21 +124,65 @@ async fn follow<K: Followed>(
             }
             Ok(Event::InitApply(object)) => listed.push(object),
             Ok(Event::InitDone) => {
-                let changes = table.replace(std::mem::take(&mut listed));
-                changes.iter().for_each(&on_change);
+                take(Arrival::Listed(std::mem::take(&mut listed)));
                 mark.send_replace(true);
             }
-            Ok(Event::Apply(object)) => on_change(&table.apply(object)),
-            Ok(Event::Delete(object)) => on_change(&table.remove(&object)),
+            Ok(Event::Apply(object)) => take(Arrival::Applied(object)),
+            Ok(Event::Delete(object)) => take(Arrival::Deleted(object)),
             Err(error) => {
                 failures += 1;
                 // A restart of the server is no news; a watch that never comes back (say, forbidden) is.
                 if failures.is_multiple_of(WARN_EVERY) {
-                    tracing::warn!(%kind, %error, failures, "cannot follow");
+                    tracing::warn!(path, %error, failures, "cannot follow");
                 }
                 continue;
             }
         }
         failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_list_arrives_whole_or_not_at_all() {
+        let events = stream::iter([
+            Ok(Event::Init),
+            Ok(Event::InitApply("lost")),
+            Err(watcher::Error::NoResourceVersion),
+            Ok(Event::Init),
+            Ok(Event::InitApply("a")),
+            Ok(Event::InitApply("b")),
+            Ok(Event::InitDone),
+            Ok(Event::Apply("c")),
+            Ok(Event::Delete("a")),
+        ]);
+        let ((mark, synced), mut arrived) = (watch::channel(false), Vec::new());
+        follow("/api/v1/pods".to_owned(), events, |it| arrived.push((*synced.borrow(), it)), mark).await;
+        assert_eq!(
+            arrived,
+            [
+                (false, Arrival::Listed(vec!["a", "b"])),
+                (true, Arrival::Applied("c")),
+                (true, Arrival::Deleted("a"))
+            ],
+            "the mark follows the first list"
+        );
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_start_anew() {
+        let mut pauses = Pauses::default();
+        let all: Vec<Duration> = pauses.by_ref().take(8).collect();
+        for (pause, millis) in all.iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+            let full = Duration::from_millis(millis);
+            assert!((full.mul_f64(0.75)..=full).contains(pause), "{pause:?} is of {full:?}");
+        }
+        pauses.reset();
+        assert!(pauses.next().is_some_and(|it| it <= FIRST_PAUSE));
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use controllers::plan::EventKind;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -21,6 +20,25 @@ const MEMORY: usize = 4096;
 const BURST: f64 = 25.0;
 /// After the burst, one event about an object passes in this time.
 const REFILL: Duration = Duration::from_secs(300);
+
+/// How grave an event is: the API's `type` field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// Expected in the course of things.
+    Normal,
+    /// Worth a look.
+    Warning,
+}
+
+impl EventKind {
+    /// The field's text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Normal => "Normal",
+            Self::Warning => "Warning",
+        }
+    }
+}
 
 /// Records events as one component; clones share the same memory.
 #[derive(Clone, Debug)]

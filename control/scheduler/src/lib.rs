@@ -1,5 +1,5 @@
 //! The pure choice of a node for a pod: [`queue`], [`snapshot`], [`cycle`], and one file a plugin in [`plugins`].
-//! [`Scheduler`] holds the state and its transitions. No I/O, no clock: `runtime::scheduling` feeds it and binds.
+//! [`Scheduler`] holds the state and its transitions. No I/O, no clock: `beeline-control` feeds it and binds.
 
 pub mod cycle;
 pub mod event;

@@ -1,5 +1,5 @@
 //! The scheduler's whole state and its transitions: what the API says goes in, decisions come out. Pure: who calls it keeps
-//! the clock and the connections (`runtime::scheduling`).
+//! the clock and the connections (`beeline-control`'s `scheduling`).
 
 use std::sync::Arc;
 use std::time::Instant;

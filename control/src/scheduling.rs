@@ -4,23 +4,33 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use controllers::plan::{EventKind, PatchStyle, reference};
-use controllers::{Action, Resource, Watched};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use controllers::plan::{PatchStyle, reference};
+use controllers::{Action, Resource, Table, Watched};
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use runtime::lease::Candidate;
+use runtime::{Error, EventKind, Recorder};
 use scheduler::{Scheduler, Step};
 use serde_json::json;
 use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::execute::Executor;
-use crate::informer::Informer;
-use crate::lease::Candidate;
-use crate::recorder::Recorder;
-use crate::{Error, SchedulerConfig};
+use crate::driving::execute::Executor;
+use crate::local_copy;
+
+/// Settings of the scheduler's role.
+#[derive(Clone, Debug, Default)]
+pub struct SchedulerConfig {
+    /// This process's name in leader election; unique.
+    pub identity: String,
+    /// Whether to wait for the Lease kube-system/kube-scheduler.
+    pub leader_elect: bool,
+    /// The `spec.schedulerName` that is served; empty means `default-scheduler`.
+    pub scheduler_name: String,
+}
 
 /// The Lease of this role.
 const LEASE: &str = "kube-scheduler";
@@ -33,11 +43,7 @@ const WRITES: usize = 64;
 ///
 /// # Errors
 /// [`Error::LeadershipLost`] when the lease could not be kept; start the role again then.
-pub async fn run_scheduler(
-    client: Client,
-    config: SchedulerConfig,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
+pub async fn run(client: Client, config: SchedulerConfig, shutdown: CancellationToken) -> Result<(), Error> {
     let name = if config.scheduler_name.is_empty() { DEFAULT_NAME } else { &config.scheduler_name };
     let work = work(client.clone(), name, &shutdown);
     if config.leader_elect {
@@ -72,13 +78,15 @@ async fn work(client: Client, name: &str, shutdown: &CancellationToken) -> Resul
     });
     // Nodes first: a pod that is seen before any node would only be refused.
     let told = desk.clone();
-    let nodes: Informer<Node> =
-        Informer::start(Api::all(client.clone()), watcher::Config::default(), move |change| {
+    let table = Arc::new(Table::default());
+    let nodes =
+        local_copy::keep(table, Api::all(client.clone()), watcher::Config::default(), move |change| {
             told.tell(|it, now| it.node_changed(change.old.as_ref(), change.new.as_ref(), now));
         });
     nodes.synced().await;
     let told = desk.clone();
-    let pods: Informer<Pod> = Informer::start(Api::all(client), watcher::Config::default(), move |change| {
+    let table = Arc::new(Table::default());
+    let pods = local_copy::keep(table, Api::all(client), watcher::Config::default(), move |change| {
         told.tell(|it, now| it.pod_changed(change.old.as_ref(), change.new.as_ref(), now));
     });
     pods.synced().await;

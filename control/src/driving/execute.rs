@@ -1,15 +1,15 @@
 //! Turns [`Action`]s into API requests and reports what they wrote. It decides nothing: order, rounds and preconditions
 //! come with the plan.
 
-use controllers::plan::{Action, Announcement, EventKind, PatchStyle, Target, kind_of};
+use controllers::plan::{self, Action, Announcement, PatchStyle, Target, kind_of};
 use controllers::{Key, Resource};
 use futures::future::join_all;
 use http::{Method, Request};
 use kube::Client;
+use runtime::{EventKind, Recorder};
 use serde_json::{Value, json};
 
-use crate::expectation::Expected;
-use crate::recorder::Recorder;
+use super::expectation::Expected;
 
 /// Most requests of one plan that are under way at a time.
 const WIDTH: usize = 64;
@@ -116,7 +116,7 @@ impl Executor {
     async fn one(&self, action: Action) -> Result<Option<Expected>, Failure> {
         match action {
             Action::Event(note) => {
-                self.recorder.event(&note.regarding, note.kind, note.reason, &note.message);
+                self.recorder.event(&note.regarding, event_kind(note.kind), note.reason, &note.message);
                 Ok(None)
             }
             Action::Create { resource, namespace, object, announce } => {
@@ -235,6 +235,13 @@ impl Executor {
             .body(body.to_string().into_bytes())
             .map_err(|error| Failure::Refused(error.to_string()))?;
         self.client.request(request).await.map_err(Failure::of)
+    }
+}
+
+fn event_kind(kind: plan::EventKind) -> EventKind {
+    match kind {
+        plan::EventKind::Normal => EventKind::Normal,
+        plan::EventKind::Warning => EventKind::Warning,
     }
 }
 

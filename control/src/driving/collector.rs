@@ -7,21 +7,17 @@ use std::time::Duration;
 
 use controllers::Resource;
 use controllers::garbage::{Decision, Graph};
-use futures::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ApiResource, DynamicObject, PartialObjectMeta};
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt};
+use runtime::{Arrival, Informer, Queue, Recorder};
 use tokio::sync::watch;
 use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::discovery::{self, Served};
-use crate::execute::{Executor, Failure};
-use crate::informer::Pauses;
-use crate::queue::Queue;
-use crate::recorder::Recorder;
+use super::discovery::{self, Served};
+use super::execute::{Executor, Failure};
 
 /// How often the API is asked for resources that it did not serve before.
 const REDISCOVER: Duration = Duration::from_secs(30);
@@ -72,7 +68,7 @@ pub async fn run(client: Client, recorder: Recorder) -> JoinError {
 impl Collector {
     /// Keeps one follower a resource, for as long as the resource is served.
     async fn follow(self: Arc<Self>, first_lists: watch::Sender<bool>) {
-        let mut followers: HashMap<Resource, AbortOnDropHandle<()>> = HashMap::new();
+        let mut followers: HashMap<Resource, Informer> = HashMap::new();
         loop {
             match discovery::served(&self.client).await {
                 Ok(served) => {
@@ -91,9 +87,9 @@ impl Collector {
                     let mut marks = Vec::new();
                     for resource in wanted {
                         followers.entry(resource.clone()).or_insert_with(|| {
-                            let (mark, listed) = watch::channel(false);
-                            marks.push(listed);
-                            AbortOnDropHandle::new(tokio::spawn(self.clone().watch(resource, mark)))
+                            let follower = self.clone().watch(resource);
+                            marks.push(follower.sync_mark());
+                            follower
                         });
                     }
                     for mut mark in marks {
@@ -110,7 +106,7 @@ impl Collector {
         }
     }
 
-    async fn watch(self: Arc<Self>, resource: Resource, mark: watch::Sender<bool>) {
+    fn watch(self: Arc<Self>, resource: Resource) -> Informer {
         let kind = ApiResource {
             group: resource.group.to_string(),
             version: resource.version.to_string(),
@@ -118,31 +114,28 @@ impl Collector {
             kind: resource.kind.to_string(),
             plural: resource.plural.to_string(),
         };
-        let api: Api<PartialObjectMeta<DynamicObject>> = Api::all_with(self.client.clone(), &kind);
-        let mut events = watcher::watcher(api, watcher::Config::default()).backoff(Pauses::default()).boxed();
-        let mut listed = BTreeSet::new();
-        while let Some(event) = events.next().await {
-            match event {
-                Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => {
-                    listed.extend(object.uid());
-                    self.wake(lock(&self.graph).apply(&resource, &object.metadata));
+        let api = Api::all_with(self.client.clone(), &kind);
+        Informer::start(api, watcher::Config::default(), move |arrival| self.take(&resource, arrival))
+    }
+
+    fn take(&self, resource: &Resource, arrival: Arrival<PartialObjectMeta<DynamicObject>>) {
+        match arrival {
+            Arrival::Listed(objects) => {
+                let listed: BTreeSet<String> = objects.iter().filter_map(ResourceExt::uid).collect();
+                for object in &objects {
+                    self.wake(lock(&self.graph).apply(resource, &object.metadata));
                 }
-                Ok(Event::InitDone) => {
-                    let known = lock(&self.graph).uids_of(&resource);
-                    for uid in known.iter().filter(|it| !listed.contains(*it)) {
-                        self.wake(lock(&self.graph).remove(uid));
-                    }
-                    mark.send_replace(true);
+                let known = lock(&self.graph).uids_of(resource);
+                for uid in known.iter().filter(|it| !listed.contains(*it)) {
+                    self.wake(lock(&self.graph).remove(uid));
                 }
-                Ok(Event::Apply(object)) => self.wake(lock(&self.graph).apply(&resource, &object.metadata)),
-                Ok(Event::Delete(object)) => {
-                    if let Some(uid) = object.uid() {
-                        self.remember_absent(&uid);
-                        self.wake(lock(&self.graph).remove(&uid));
-                    }
+            }
+            Arrival::Applied(object) => self.wake(lock(&self.graph).apply(resource, &object.metadata)),
+            Arrival::Deleted(object) => {
+                if let Some(uid) = object.uid() {
+                    self.remember_absent(&uid);
+                    self.wake(lock(&self.graph).remove(&uid));
                 }
-                Err(error) => tracing::debug!(%error, resource = %resource.plural, "watch interrupted"),
             }
         }
     }

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use controllers::plan::Notes;
 use controllers::{Context, Controller, Key, Settings, View};
 use jiff::Timestamp;
+use runtime::{Queue, Recorder};
 use tokio::task::JoinError;
 
-use crate::execute::{Executor, Failure, Outcome};
-use crate::expectation::Expectations;
-use crate::queue::Queue;
-use crate::recorder::Recorder;
+use super::execute::{Executor, Failure, Outcome};
+use super::expectation::Expectations;
 
 /// Keys of one controller that are worked on at a time (upstream's --concurrent-*-syncs are 5).
 const WORKERS: usize = 5;

@@ -10,13 +10,12 @@ use controllers::{Key, Resource, View};
 use http::Method;
 use jiff::Timestamp;
 use kube::Client;
+use runtime::{Queue, Recorder};
 use serde_json::{Value, json};
 use tokio::task::JoinError;
 
-use crate::discovery::{self, Served};
-use crate::execute::{Executor, Failure};
-use crate::queue::Queue;
-use crate::recorder::Recorder;
+use super::discovery::{self, Served};
+use super::execute::{Executor, Failure};
 
 /// Namespaces that are emptied at a time.
 const WIDTH: usize = 10;

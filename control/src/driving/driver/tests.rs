@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::Value;
 
 use super::*;
-use crate::testkit::FakeApi;
+use crate::driving::testkit::FakeApi;
 
 const REPLICA_SETS: Controller =
     Controller { name: "replicaset-controller", watches: replicaset::WATCHES, plan: replicaset::plan };

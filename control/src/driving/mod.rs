@@ -1,23 +1,46 @@
-//! The controllers' role: one informer a kind, one driver a controller, behind one Lease. Composition only.
+//! The controllers' role: one informer a kind, one driver a controller, behind one Lease. What to do is decided in `controllers`;
+//! here it is asked and executed.
 
+mod collector;
+mod discovery;
+mod driver;
+pub mod execute;
+mod expectation;
+mod namespaces;
+#[cfg(test)]
+mod testkit;
+
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use controllers::{CONTROLLERS, Key, Kind, Settings, View, Watch, Watched, namespace};
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use runtime::lease::Candidate;
+use runtime::{Error, Informer, Queue, Recorder};
+use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::driver::Driver;
-use crate::informer::{Followed, Informer};
-use crate::lease::Candidate;
-use crate::queue::Queue;
-use crate::recorder::Recorder;
-use crate::{ControllersConfig, Error};
-use crate::{collector, namespaces};
+use crate::local_copy;
+
+use self::driver::Driver;
 
 /// The Lease of this role.
 const LEASE: &str = "kube-controller-manager";
+
+/// Settings of the controllers' role.
+#[derive(Clone, Debug, Default)]
+pub struct ControllersConfig {
+    /// This process's name in leader election; unique, e.g. `host_uuid`.
+    pub identity: String,
+    /// Whether to wait for the Lease kube-system/kube-controller-manager.
+    pub leader_elect: bool,
+    /// Pod ranges of the cluster, one a family; empty leaves nodes without ranges.
+    pub cluster_cidrs: Vec<String>,
+    /// The cluster's CA certificate (PEM), published in every namespace; empty publishes nothing.
+    pub root_ca_pem: String,
+}
 
 /// What wakes whom: the controllers in the order of their table, then the emptying of namespaces. One queue each.
 fn watchers() -> impl Iterator<Item = &'static [Watch]> {
@@ -30,7 +53,7 @@ type Queues = Arc<Vec<Arc<Queue<Key>>>>;
 ///
 /// # Errors
 /// [`Error::LeadershipLost`] when the lease could not be kept; start the role again then.
-pub async fn run_controllers(
+pub async fn run(
     client: Client,
     config: ControllersConfig,
     shutdown: CancellationToken,
@@ -76,38 +99,37 @@ async fn work(client: Client, config: &ControllersConfig, shutdown: Cancellation
 }
 
 /// Starts every informer, then waits until all have listed. The result keeps them alive.
-async fn follow_all(client: &Client, view: &Arc<View>, queues: &Queues) -> Vec<Box<dyn Send + Sync>> {
-    let mut marks = Vec::new();
-    let mut kept: Vec<Box<dyn Send + Sync>> = Vec::new();
+async fn follow_all(client: &Client, view: &Arc<View>, queues: &Queues) -> Vec<Informer> {
+    let mut informers: Vec<Informer> = Vec::new();
     macro_rules! follow {
         ($kind:ident $table:ident) => {
-            let informer = follow_kind(client, view.$table.clone(), view, queues);
-            marks.push(informer.sync_mark());
-            kept.push(Box::new(informer));
+            informers.push(follow_kind(client, view.$table.clone(), view, queues));
         };
     }
     controllers::for_each_kind!(follow);
-    for mut mark in marks {
-        // The sender lives as long as its informer, which `kept` holds.
-        let _ = mark.wait_for(|it| *it).await;
+    for informer in &informers {
+        informer.synced().await;
     }
-    kept
+    informers
 }
 
-fn follow_kind<K: Followed + Watched>(
+fn follow_kind<K>(
     client: &Client,
     table: Arc<controllers::Table<K>>,
     view: &Arc<View>,
     queues: &Queues,
-) -> Informer<K> {
+) -> Informer
+where
+    K: Watched + kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let (view, queues) = (view.clone(), queues.clone());
     let mappings = |watches: &'static [Watch]| watches.iter().filter_map(K::mapping);
     let wanted: Vec<_> = watchers()
         .enumerate()
         .flat_map(|(at, watches)| mappings(watches).map(move |mapping| (at, mapping)))
         .collect();
-    let (api, config) = scope::<K>(client);
-    Informer::fill(table, api, config, move |change| {
+    let config = scope(K::WATCHED);
+    local_copy::keep(table, Api::all(client.clone()), config, move |change| {
         for (at, mapping) in &wanted {
             for key in mapping(&view, change) {
                 queues[*at].add(key);
@@ -117,11 +139,11 @@ fn follow_kind<K: Followed + Watched>(
 }
 
 /// The part of a kind that controllers need.
-fn scope<K: Followed + Watched>(client: &Client) -> (Api<K>, watcher::Config) {
+fn scope(kind: Kind) -> watcher::Config {
     let config = watcher::Config::default();
-    match K::WATCHED {
-        Kind::ConfigMap => (Api::all(client.clone()), config.fields("metadata.name=kube-root-ca.crt")),
-        Kind::Lease => (Api::all(client.clone()), config.fields("metadata.namespace=kube-node-lease")),
-        _ => (Api::all(client.clone()), config),
+    match kind {
+        Kind::ConfigMap => config.fields("metadata.name=kube-root-ca.crt"),
+        Kind::Lease => config.fields("metadata.namespace=kube-node-lease"),
+        _ => config,
     }
 }
