@@ -31,6 +31,9 @@ const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("containerd-client", &["kubelet"]),
 ];
 
+/// What nothing below `agent/` may reach, not even through `runtime` (invariant 3).
+const CONTROL: &[&str] = &["api", "store", "apiserver", "controllers", "scheduler"];
+
 /// Where `unsafe` may stand (invariant 5).
 const UNSAFE_PLACES: &[&str] = &["agent-ebpf/src/ctx", "agent-ebpf/src/maps", "agent/datapath/src/sys"];
 
@@ -93,15 +96,30 @@ fn judge(edges: &BTreeMap<String, BTreeSet<String>>) -> Vec<String> {
             }
         }
     }
-    let control = ["api", "store", "apiserver", "controllers", "scheduler"];
     for agent in ["beeline-agent", "kubelet", "network", "service", "datapath"] {
-        for dependency in
-            edges.get(agent).into_iter().flatten().filter(|name| control.contains(&name.as_str()))
-        {
-            findings.push(format!("`{agent}` depends on `{dependency}`: the API is the only link upward"));
-        }
+        let reached = reached(edges, agent);
+        findings.extend(
+            CONTROL
+                .iter()
+                .filter(|name| reached.contains(**name))
+                .map(|name| format!("`{agent}` reaches `{name}`: the API is the only link upward")),
+        );
     }
     findings
+}
+
+/// Every crate that `from` depends on, directly or through others. Crates from outside cannot lead back into the workspace.
+fn reached<'a>(edges: &'a BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<&'a str> {
+    let mut reached = BTreeSet::new();
+    let mut open: Vec<&str> = vec![from];
+    while let Some(name) = open.pop() {
+        for dependency in edges.get(name).into_iter().flatten() {
+            if reached.insert(dependency.as_str()) {
+                open.push(dependency);
+            }
+        }
+    }
+    reached
 }
 
 fn source_files() -> Result<Vec<PathBuf>> {
@@ -170,6 +188,7 @@ mod tests {
             ("scheduler", &["etcd-client"]),
             ("kubelet", &["store", "runtime"]),
             ("apiserver", &["store", "api"]),
+            ("runtime", &["kube", "controllers"]),
         ]));
         assert_eq!(
             findings,
@@ -178,7 +197,8 @@ mod tests {
                 "`scheduler` is pure and depends on `etcd-client`",
                 "`scheduler` depends on `etcd-client`, which is for store only",
                 "`service` is pure and depends on `tokio`",
-                "`kubelet` depends on `store`: the API is the only link upward",
+                "`kubelet` reaches `store`: the API is the only link upward",
+                "`kubelet` reaches `controllers`: the API is the only link upward",
             ]
         );
     }
