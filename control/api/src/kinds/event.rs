@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{cell, field, metadata, names};
 use crate::status::FieldError;
@@ -328,6 +328,8 @@ fn validate_loosely(event: &Value) -> Vec<FieldError> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use serde_json::json;
+
     use super::*;
 
     fn event() -> Value {
