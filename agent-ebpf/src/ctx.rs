@@ -350,12 +350,11 @@ impl SockAddr {
         }
     }
 
-    /// Whether the socket is in the node's own network namespace.
+    /// Cookie of the socket's network namespace.
     #[inline(always)]
-    pub fn on_host(&self) -> bool {
-        let host = Maps.config().netns_cookie;
+    pub fn netns(&self) -> u64 {
         // SAFETY: the context is the program's own.
-        host != 0 && unsafe { bpf_get_netns_cookie(self.raw().cast()) } == host
+        unsafe { bpf_get_netns_cookie(self.raw().cast()) }
     }
 
     /// The socket's reverse pairs, if it has any.

@@ -7,6 +7,7 @@
 
 use abi::{
     Config, Ip4, Ip6, Reason,
+    affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
     backend::{Backend4, Backend6, GenerationLine},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6, FlowState},
@@ -82,6 +83,12 @@ static FLOWQ6: LruHashMap<FlowKey6, Flow6, { limits::EMBRYONIC_FLOWS }, OWN_LIST
 static FRAG4: LruHashMap<FragmentKey4, Fragment, { limits::FRAGMENTS }> = LruHashMap::new();
 #[btf_map(name = "bl1_frag6")]
 static FRAG6: LruHashMap<FragmentKey6, Fragment, { limits::FRAGMENTS }> = LruHashMap::new();
+#[btf_map(name = "bl1_aff4")]
+static AFF4: LruHashMap<AffinityKey4, Affinity, { limits::AFFINITIES }> = LruHashMap::new();
+#[btf_map(name = "bl1_aff6")]
+static AFF6: LruHashMap<AffinityKey6, Affinity, { limits::AFFINITIES }> = LruHashMap::new();
+#[btf_map(name = "bl1_affsk")]
+static AFFSK: LruHashMap<SocketAffinityKey, Affinity, { limits::SOCKET_AFFINITIES }> = LruHashMap::new();
 #[btf_map(name = "bl1_rotor")]
 static ROTOR: PerCpuArray<Rotor, { limits::ROTORS }> = PerCpuArray::new();
 #[btf_map(name = "bl1_ports")]
@@ -199,6 +206,17 @@ impl Common for Maps {
     }
 
     #[inline(always)]
+    fn socket_affinity(&self, key: &SocketAffinityKey) -> Option<Affinity> {
+        AFFSK.get_ptr(key).map(affinity)
+    }
+
+    #[inline(always)]
+    fn set_socket_affinity(&self, key: &SocketAffinityKey, entry: &Affinity) {
+        // Without room the client's next connection is a new client's.
+        let _: Result<(), i32> = AFFSK.insert(key, entry, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
     fn count(&self, service: u32, add: impl FnOnce(&mut ServiceCounters)) {
         if let Some(counters) = SVCSTAT.get_ptr_mut(service) {
             // SAFETY: this CPU's own element.
@@ -218,8 +236,9 @@ impl Common for Maps {
 /// The tables of one family over its maps.
 macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident,
+     $affinity_key:ident,
      $fe:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
-     $flows:ident, $flowq:ident, $frag:ident, $scratch:ident) => {
+     $flows:ident, $flowq:ident, $frag:ident, $aff:ident, $scratch:ident) => {
         impl FlowEntry<$family> for FlowPtr<$flow> {
             #[inline(always)]
             fn copy_to(&self, out: &mut $flow) {
@@ -341,6 +360,17 @@ macro_rules! family_tables {
                 // Without room the later fragments are counted as unknown.
                 let _: Result<(), i32> = $frag.insert(key, &ports, u64::from(BPF_ANY));
             }
+
+            #[inline(always)]
+            fn affinity(&self, key: &$affinity_key) -> Option<Affinity> {
+                $aff.get_ptr(key).map(affinity)
+            }
+
+            #[inline(always)]
+            fn set_affinity(&self, key: &$affinity_key, entry: &Affinity) {
+                // Without room the client's next connection is a new client's.
+                let _: Result<(), i32> = $aff.insert(key, entry, u64::from(BPF_ANY));
+            }
         }
     };
 }
@@ -352,6 +382,7 @@ family_tables!(
     FlowKey4,
     FragmentKey4,
     FrontendKey4,
+    AffinityKey4,
     FE4,
     BE4,
     BEGEN4,
@@ -362,6 +393,7 @@ family_tables!(
     FLOW4,
     FLOWQ4,
     FRAG4,
+    AFF4,
     SCRATCH4
 );
 family_tables!(
@@ -371,6 +403,7 @@ family_tables!(
     FlowKey6,
     FragmentKey6,
     FrontendKey6,
+    AffinityKey6,
     FE6,
     BE6,
     BEGEN6,
@@ -381,8 +414,18 @@ family_tables!(
     FLOW6,
     FLOWQ6,
     FRAG6,
+    AFF6,
     SCRATCH6
 );
+
+/// Copies an entry out; service and backend by one load.
+#[inline(always)]
+fn affinity(entry: *const Affinity) -> Affinity {
+    // SAFETY: a live element of two aligned words. It may be reused for another key while it is read: the reader compares the
+    // service, and a generation or time of another client of the same service costs one client its backend at worst.
+    let words = unsafe { entry.cast::<[u64; 2]>().read_volatile() };
+    abi::zerocopy::transmute!(words)
+}
 
 #[inline(always)]
 fn touch(state: *mut FlowState, now: u32, tcp: u8) {

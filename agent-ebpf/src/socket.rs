@@ -39,7 +39,7 @@ pub fn four(call: &mut SockAddr, socket: Socket) -> i32 {
         call.set4(backend, port);
         return ALLOW;
     }
-    match balance::<V4, _>(Maps, addr, port, call.proto(), call.on_host()) {
+    match balance::<V4, _>(Maps, addr, port, call.proto(), call.netns()) {
         Outcome::Leave => ALLOW,
         Outcome::Use(choice) => {
             call.set4(choice.backend.addr, choice.backend.port);
@@ -64,13 +64,13 @@ pub fn six(call: &mut SockAddr, socket: Socket) -> i32 {
         return ALLOW;
     }
     let chosen = match addr.as_mapped() {
-        Some(mapped) => match balance::<V4, _>(Maps, mapped, port, call.proto(), call.on_host()) {
+        Some(mapped) => match balance::<V4, _>(Maps, mapped, port, call.proto(), call.netns()) {
             Outcome::Leave => return ALLOW,
             Outcome::Use(choice) => pair(&choice, Ip6::mapped(choice.backend.addr), addr, port),
             Outcome::Refuse => return call.fail(ECONNREFUSED),
             Outcome::Unreachable => return call.fail(EHOSTUNREACH),
         },
-        None => match balance::<V6, _>(Maps, addr, port, call.proto(), call.on_host()) {
+        None => match balance::<V6, _>(Maps, addr, port, call.proto(), call.netns()) {
             Outcome::Leave => return ALLOW,
             Outcome::Use(choice) => pair(&choice, choice.backend.addr, addr, port),
             Outcome::Refuse => return call.fail(ECONNREFUSED),

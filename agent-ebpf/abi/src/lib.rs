@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod affinity;
 pub mod backend;
 pub mod config;
 pub mod flow;

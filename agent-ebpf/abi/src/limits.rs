@@ -24,6 +24,10 @@ pub const FLOWS: usize = 262_144;
 pub const EMBRYONIC_FLOWS: usize = 65_536;
 /// Datagrams in fragments at one time, per family.
 pub const FRAGMENTS: usize = 8_192;
+/// Clients of services with affinity, known by their packets, per family.
+pub const AFFINITIES: usize = 65_536;
+/// Clients of services with affinity, known by their sockets.
+pub const SOCKET_AFFINITIES: usize = 16_384;
 /// Rows of source port rotors.
 pub const ROTORS: usize = 4_096;
 /// Bitmaps of frontend ports: TCP, UDP, SCTP.

@@ -6,6 +6,7 @@
 use core::mem::size_of;
 
 use crate::{
+    affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
     backend::{Backend4, Backend6, GenerationLine},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6},
@@ -248,6 +249,30 @@ pub const FRAG4: MapSpec = MapSpec {
 };
 /// Ports of fragmented datagrams, IPv6.
 pub const FRAG6: MapSpec = MapSpec { name: "bl1_frag6", key_size: size_of::<FragmentKey6>(), ..FRAG4 };
+/// Backends of clients that are known by their packets, IPv4.
+pub const AFF4: MapSpec = MapSpec {
+    name: "bl1_aff4",
+    kind: MapKind::LruHash,
+    key_size: size_of::<AffinityKey4>(),
+    value_size: size_of::<Affinity>(),
+    entries: limits::AFFINITIES,
+    key: "service id, client address",
+    value: "backend, its generation, last seen",
+    writer: "programs; the kernel evicts the oldest",
+    readers: "xdp_ns, tcx_*",
+    stale: "does not count: the backend's generation has gone on, or the service's timeout is over",
+};
+/// Backends of clients that are known by their packets, IPv6.
+pub const AFF6: MapSpec = MapSpec { name: "bl1_aff6", key_size: size_of::<AffinityKey6>(), ..AFF4 };
+/// Backends of clients that are known by their sockets, both families.
+pub const AFFSK: MapSpec = MapSpec {
+    name: "bl1_affsk",
+    key_size: size_of::<SocketAffinityKey>(),
+    entries: limits::SOCKET_AFFINITIES,
+    key: "cookie of the client's network namespace, service id",
+    readers: "connect, sendmsg",
+    ..AFF4
+};
 /// Source port rotors.
 pub const ROTOR: MapSpec = MapSpec {
     name: "bl1_rotor",
@@ -333,8 +358,8 @@ pub type PortBitmap = [u64; 1024];
 /// All maps.
 pub const MAPS: &[MapSpec] = &[
     FE4, FE6, SVC, SLOTS, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4, PODROUTE6, EP4, EP6, EPSEEN4,
-    EPSEEN6, NODEIP4, NODEIP6, FLOW4, FLOW6, FLOWQ4, FLOWQ6, FRAG4, FRAG6, ROTOR, PORTS, SKREV, DROPS,
-    SVCSTAT, CFG,
+    EPSEEN6, NODEIP4, NODEIP6, FLOW4, FLOW6, FLOWQ4, FLOWQ6, FRAG4, FRAG6, AFF4, AFF6, AFFSK, ROTOR, PORTS,
+    SKREV, DROPS, SVCSTAT, CFG,
 ];
 
 /// Raised by hand when the meaning of bytes changes and their sizes do not.

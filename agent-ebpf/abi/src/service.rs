@@ -60,7 +60,7 @@ pub mod flags {
     pub const INTERNAL_LOCAL: u32 = 1 << 0;
     /// externalTrafficPolicy=Local: clients outside get [`super::Service::run_local`] at external frontends, and keep their address.
     pub const EXTERNAL_LOCAL: u32 = 1 << 1;
-    /// sessionAffinity=ClientIP with [`super::Service::affinity_s`]. Not honoured yet.
+    /// sessionAffinity=ClientIP with [`super::Service::affinity_s`]: see [`crate::affinity`].
     pub const AFFINITY: u32 = 1 << 2;
     /// Choose by [`super::Service::run_maglev`] for clients outside. Not honoured yet.
     pub const MAGLEV: u32 = 1 << 3;

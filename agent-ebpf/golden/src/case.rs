@@ -8,7 +8,7 @@
 //! peer 6 PACKET                what must come out: `pass`, `drop REASON`, `peer N`, `redirect N`, `neighbour N`,
 //! ```                          `tx`; without PACKET the bytes must be those that went in
 //!
-//! `only 4` or `only 6` restricts the family; `gone BACKEND` removes a backend; lines that start with `#` are comments.
+//! `only 4` or `only 6` restricts the family; `gone BACKEND` removes a backend; `later SECONDS` lets time pass for client affinity; lines that start with `#` are comments.
 
 use pipeline::Verdict;
 
@@ -41,6 +41,8 @@ pub enum Step {
     Service(String),
     /// Remove a backend.
     Gone(String),
+    /// Let this many ticks of [`abi::flow::TICK_SHIFT`] pass for client affinity.
+    Later(u32),
     /// Go to a hook.
     At(Hook),
     /// Send a packet.
@@ -97,6 +99,7 @@ fn step(line: &str) -> Result<Step, String> {
     let (first, after) = rest.split_once(' ').unwrap_or((rest, ""));
     Ok(match word {
         "service" => Step::Service(rest.to_owned()),
+        "later" => Step::Later(((u64::from(number(rest)?) * 1_000_000_000) >> abi::flow::TICK_SHIFT) as u32),
         "gone" => Step::Gone(rest.to_owned()),
         "at" => Step::At(match (first, after) {
             ("pod", n) => Hook::PodIn(number(n)?),

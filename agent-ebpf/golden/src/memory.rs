@@ -7,6 +7,7 @@ use std::{
 
 use abi::{
     Config, Ip4, Ip6, Mac, Port, Proto, Reason,
+    affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
     backend::{Backend4, Backend6, GENERATIONS_PER_LINE, GenerationLine},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6},
@@ -137,6 +138,14 @@ impl Common for &Memory {
         *next - 1
     }
 
+    fn socket_affinity(&self, key: &SocketAffinityKey) -> Option<Affinity> {
+        self.get(maps::AFFSK.name, key)
+    }
+
+    fn set_socket_affinity(&self, key: &SocketAffinityKey, entry: &Affinity) {
+        self.write(maps::AFFSK.name, key.as_bytes(), entry.as_bytes());
+    }
+
     fn count(&self, _service: u32, _add: impl FnOnce(&mut ServiceCounters)) {}
 
     fn count_drop(&self, reason: Reason) {
@@ -185,8 +194,9 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
 /// The tables of one family over its maps.
 macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident, $backend:ident,
+     $affinity_key:ident,
      $fe:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
-     $flows:ident, $flowq:ident, $frag:ident) => {
+     $flows:ident, $flowq:ident, $frag:ident, $aff:ident) => {
         impl FlowEntry<$family> for Entry<'_> {
             fn copy_to(&self, out: &mut $flow) {
                 *out = self.memory.get::<$flow>(self.map, &self.key[..]).unwrap_or_default();
@@ -286,6 +296,14 @@ macro_rules! family_tables {
             fn remember_fragment(&self, key: &$fragment_key, ports: Fragment) {
                 self.write(maps::$frag.name, key.as_bytes(), ports.as_bytes());
             }
+
+            fn affinity(&self, key: &$affinity_key) -> Option<Affinity> {
+                self.get(maps::$aff.name, key)
+            }
+
+            fn set_affinity(&self, key: &$affinity_key, entry: &Affinity) {
+                self.write(maps::$aff.name, key.as_bytes(), entry.as_bytes());
+            }
         }
     };
 }
@@ -298,6 +316,7 @@ family_tables!(
     FragmentKey4,
     FrontendKey4,
     Backend4,
+    AffinityKey4,
     FE4,
     BE4,
     BEGEN4,
@@ -307,7 +326,8 @@ family_tables!(
     NODEIP4,
     FLOW4,
     FLOWQ4,
-    FRAG4
+    FRAG4,
+    AFF4
 );
 family_tables!(
     V6,
@@ -317,6 +337,7 @@ family_tables!(
     FragmentKey6,
     FrontendKey6,
     Backend6,
+    AffinityKey6,
     FE6,
     BE6,
     BEGEN6,
@@ -326,5 +347,6 @@ family_tables!(
     NODEIP6,
     FLOW6,
     FLOWQ6,
-    FRAG6
+    FRAG6,
+    AFF6
 );

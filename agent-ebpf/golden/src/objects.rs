@@ -1,7 +1,7 @@
 //! Services from text to table entries: what the agent's `service` crate does, as small as the cases need it.
 //!
 //! `10.96.0.10:80/tcp -> 10.244.1.5:8080 10.244.2.9:8080` is a cluster IP, `node:30080/udp ..` a node port,
-//! `external 203.0.113.9:80/tcp ..` an external address. Before the arrow: `internal-local`, `external-local`. A backend
+//! `external 203.0.113.9:80/tcp ..` an external address. Before the arrow: `internal-local`, `external-local`, `affinity=SECONDS`. A backend
 //! in 10.244.1.0/24 or on 172.30.0.11 is local; one on 172.30.0.0/24 is a host-network one.
 
 use std::{
@@ -46,7 +46,13 @@ impl Objects {
                 "internal-local" => service.flags |= flags::INTERNAL_LOCAL,
                 "external-local" => service.flags |= flags::EXTERNAL_LOCAL,
                 "external" => external = true,
-                _ => name = word,
+                _ => match word.strip_prefix("affinity=") {
+                    Some(seconds) => {
+                        service.flags |= flags::AFFINITY;
+                        service.affinity_s = seconds.parse().map_err(|e| format!("{word:?}: {e}"))?;
+                    }
+                    None => name = word,
+                },
             }
         }
         let mut ends = Vec::new();

@@ -39,6 +39,7 @@ fn run(case: &Case, six: bool) -> Vec<String> {
         match step {
             Step::Service(text) => objects.service(text, six, &mut memory).unwrap(),
             Step::Gone(text) => objects.gone(text, six, &mut memory).unwrap(),
+            Step::Later(ticks) => memory.now.set(memory.now.get() + ticks),
             Step::At(at) => hook = *at,
             Step::In(spec) => {
                 let quoted = talk.last_out().to_vec();

@@ -13,6 +13,7 @@ use std::{
 
 use abi::{
     Config, Reason,
+    affinity::Affinity,
     config::{CONFIG_GLOBAL, features},
     maps::{self, MapKind},
     programs::{Hook as Attach, PROGRAMS},
@@ -30,7 +31,7 @@ use golden::{
 };
 use pipeline::Verdict;
 use rustix::thread::{CpuSet, UnshareFlags, sched_setaffinity};
-use zerocopy::IntoBytes as _;
+use zerocopy::{FromBytes as _, IntoBytes as _};
 
 /// The object, or why there is none to test.
 fn object() -> Result<PathBuf, &'static str> {
@@ -168,7 +169,18 @@ impl Kernel {
                 clear!(
                     self,
                     spec,
-                    [(4, 16), (8, 8), (16, 16), (24, 8), (16, 64), (40, 104), (16, 4), (40, 4)]
+                    [
+                        (4, 16),
+                        (8, 8),
+                        (16, 16),
+                        (24, 8),
+                        (16, 64),
+                        (40, 104),
+                        (16, 4),
+                        (40, 4),
+                        (8, 16),
+                        (20, 16)
+                    ]
                 );
             }
         }
@@ -226,6 +238,12 @@ impl Kernel {
         (kind, out, result.duration)
     }
 
+    /// Makes what affinity knows older: the kernel's clock cannot be moved.
+    fn age_affinity(&mut self, ticks: u32) {
+        age::<8>(&mut self.ebpf, maps::AFF4.name, ticks);
+        age::<20>(&mut self.ebpf, maps::AFF6.name, ticks);
+    }
+
     fn drops(&self, reason: Reason) -> u64 {
         let drops: PerCpuArray<_, u64> =
             PerCpuArray::try_from(self.ebpf.map(maps::DROPS.name).unwrap()).unwrap();
@@ -244,6 +262,7 @@ impl Kernel {
             match step {
                 Step::Service(text) => objects.service(text, six, self).unwrap(),
                 Step::Gone(text) => objects.gone(text, six, self).unwrap(),
+                Step::Later(ticks) => self.age_affinity(*ticks),
                 Step::At(at) => hook = *at,
                 Step::In(spec) => {
                     let quoted = talk.last_out().to_vec();
@@ -270,6 +289,19 @@ impl Kernel {
             }
         }
         wrong
+    }
+}
+
+fn age<const KEY: usize>(ebpf: &mut Ebpf, name: &str, ticks: u32)
+where
+    [u8; KEY]: aya::Pod,
+{
+    let mut map = HashMap::<_, [u8; KEY], [u8; 16]>::try_from(ebpf.map_mut(name).unwrap()).unwrap();
+    let entries: Vec<_> = map.iter().map(Result::unwrap).collect();
+    for (key, bytes) in entries {
+        let mut entry = Affinity::read_from_bytes(&bytes).unwrap();
+        entry.last_seen = entry.last_seen.wrapping_sub(ticks);
+        map.insert(key, <[u8; 16]>::try_from(entry.as_bytes()).unwrap(), 0).unwrap();
     }
 }
 

@@ -2,6 +2,7 @@
 
 use abi::{
     Config, Ip4, Ip6, Port, Proto,
+    affinity::{AffinityKey4, AffinityKey6},
     backend::{Backend4, Backend6},
     flow::{Flow4, Flow6, FlowKey4, FlowKey6, FlowState},
     fragment::{FragmentKey4, FragmentKey6},
@@ -73,6 +74,8 @@ pub trait Family: Sized + Copy + PartialEq + Eq + core::fmt::Debug {
     type Flow: Copy;
     /// Key of the fragment table.
     type FragmentKey;
+    /// Key of the affinity table.
+    type AffinityKey;
 
     /// Whether this is IPv6.
     const IPV6: bool;
@@ -95,6 +98,8 @@ pub trait Family: Sized + Copy + PartialEq + Eq + core::fmt::Debug {
     fn flow_state(flow: &mut Self::Flow) -> &mut FlowState;
     /// Builds the key of a fragmented datagram.
     fn fragment_key(tuple: &Tuple<Self::Addr>, id: u32) -> Self::FragmentKey;
+    /// Builds the key of a client of a service.
+    fn affinity_key(service: u32, client: Self::Addr) -> Self::AffinityKey;
     /// Sum of an address's words, not folded.
     fn sum(addr: Self::Addr) -> u32;
     /// 32 bits that depend on all of the address.
@@ -139,6 +144,7 @@ impl Family for V4 {
     type FlowKey = FlowKey4;
     type Flow = Flow4;
     type FragmentKey = FragmentKey4;
+    type AffinityKey = AffinityKey4;
 
     const IPV6: bool = false;
     const ICMP: Proto = Proto::ICMP;
@@ -186,6 +192,11 @@ impl Family for V4 {
     #[inline(always)]
     fn fragment_key(t: &Tuple<Ip4>, id: u32) -> FragmentKey4 {
         FragmentKey4 { src: t.src, dst: t.dst, id, proto: t.proto, _pad: [0; 3] }
+    }
+
+    #[inline(always)]
+    fn affinity_key(service: u32, client: Ip4) -> AffinityKey4 {
+        AffinityKey4 { service, client }
     }
 
     #[inline(always)]
@@ -241,6 +252,7 @@ impl Family for V6 {
     type FlowKey = FlowKey6;
     type Flow = Flow6;
     type FragmentKey = FragmentKey6;
+    type AffinityKey = AffinityKey6;
 
     const IPV6: bool = true;
     const ICMP: Proto = Proto::ICMP6;
@@ -289,6 +301,11 @@ impl Family for V6 {
     #[inline(always)]
     fn fragment_key(t: &Tuple<Ip6>, id: u32) -> FragmentKey6 {
         FragmentKey6 { src: t.src, dst: t.dst, id, proto: t.proto, _pad: [0; 3] }
+    }
+
+    #[inline(always)]
+    fn affinity_key(service: u32, client: Ip6) -> AffinityKey6 {
+        AffinityKey6 { service, client }
     }
 
     #[inline(always)]

@@ -11,6 +11,7 @@ use abi::{
 };
 
 use crate::{
+    affinity::Origin,
     family::{Backend, Family, Place},
     flow::{self, Opening},
     nat,
@@ -139,7 +140,7 @@ fn select<F: Family, P: Packet, T: Tables<F>>(
     client: Client,
     opening: &mut Opening<F>,
 ) -> Result<(), Reason> {
-    let choice = match service::select::<F, T>(tables, frontend, client) {
+    let choice = match service::select::<F, T>(tables, frontend, client, Origin::Address(headers.tuple.src)) {
         Ok(choice) => choice,
         Err(reason) => {
             tables.count(frontend.service, |c| c.rejected = c.rejected.wrapping_add(1));

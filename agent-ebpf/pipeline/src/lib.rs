@@ -5,17 +5,18 @@
 //!
 //! # A packet's life
 //! [`parse`] reads the headers into a [`parse::Headers`]; a hook's composition ([`pod`], [`uplink`], [`egress`]) decides
-//! which of these follow: [`flow`] (one probe for known connections), [`service`] (frontend, run, backend),
+//! which of these follow: [`flow`] (one probe for known connections), [`service`] (frontend, run, backend; [`affinity`] if asked for),
 //! [`route`] (next hop by subtraction), [`icmp`] (errors about translated packets), [`nat`] (write the headers, mend the checksums), [`reject`] (answer in place).
 //! A stage ends a packet early by breaking with a [`Verdict`]. [`socket`] is the same for socket calls.
 //!
 //! # Limits
 //! SCTP is not translated (its checksum needs the whole packet), nor is ICMP echo (a pod's ping to the outside keeps the
-//! pod's address). Client affinity, Maglev and direct server return are laid out in `abi` and not honoured. A frame for
+//! pod's address). Maglev and direct server return are laid out in `abi` and not honoured. A frame for
 //! another host that a bridge floods to an uplink is not told from one for this host.
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod affinity;
 pub mod checksum;
 pub mod egress;
 pub mod family;

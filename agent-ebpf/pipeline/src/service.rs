@@ -9,6 +9,7 @@ use abi::{
 };
 
 use crate::{
+    affinity::{Bond, Origin},
     family::{Backend, Family, Place},
     tables::Tables,
 };
@@ -101,7 +102,8 @@ pub struct Choice<F: Family> {
     pub service_flags: u32,
 }
 
-/// Chooses a backend for a new connection, at random.
+/// Chooses a backend for a new connection: the client's last one if the service wants that and it still serves, otherwise
+/// one at random.
 ///
 /// # Errors
 /// [`Reason::NoEndpoint`] asks for a rejection, the others for a silent drop.
@@ -110,6 +112,7 @@ pub fn select<F: Family, T: Tables<F>>(
     tables: T,
     frontend: Frontend,
     client: Client,
+    origin: Origin<F>,
 ) -> Result<Choice<F>, Reason> {
     let Some(service) = tables.service(frontend.service) else {
         return Err(Reason::BackendMissing);
@@ -125,6 +128,11 @@ pub fn select<F: Family, T: Tables<F>>(
         let anywhere = service.run_cluster.count() != 0;
         return Err(if anywhere { Reason::NoLocalEndpoint } else { Reason::NoEndpoint });
     }
+    let sticky = service.flags & flags::AFFINITY != 0;
+    let bond = Bond { service: frontend.service, origin };
+    if sticky && let Some((index, backend)) = bond.recall(tables, &service, local) {
+        return Ok(Choice { index, backend, service_flags: service.flags });
+    }
     let index = pick(tables.random(), run);
     let Some(index) = tables.slot(run.base().wrapping_add(index / SLOTS_PER_LINE), index % SLOTS_PER_LINE)
     else {
@@ -132,6 +140,9 @@ pub fn select<F: Family, T: Tables<F>>(
     };
     match tables.backend(index) {
         Some(backend) if backend.state != backend::STATE_FREE => {
+            if sticky {
+                bond.tie(tables, index, &backend);
+            }
             Ok(Choice { index, backend, service_flags: service.flags })
         }
         _ => Err(Reason::BackendMissing),

@@ -11,6 +11,7 @@ use abi::{
 };
 
 use crate::{
+    affinity::Origin,
     family::Family,
     service::{self, Choice, Client, Lookup},
     tables::Tables,
@@ -29,7 +30,7 @@ pub enum Outcome<F: Family> {
     Unreachable,
 }
 
-/// Decides a `connect` or `sendmsg`. `host` says whether the socket is in the node's own network namespace, where
+/// Decides a `connect` or `sendmsg` of a socket in the network namespace with the cookie `netns`. In the node's own one
 /// loopback serves node ports.
 #[inline(always)]
 pub fn balance<F: Family, T: Tables<F>>(
@@ -37,8 +38,9 @@ pub fn balance<F: Family, T: Tables<F>>(
     addr: F::Addr,
     port: Port,
     proto: Proto,
-    host: bool,
+    netns: u64,
 ) -> Outcome<F> {
+    let host = netns != 0 && netns == tables.config().netns_cookie;
     let place = F::place(tables.config(), addr);
     let frontend = match service::lookup::<F, T>(tables, place, addr, port, proto, host) {
         Lookup::NotOurs => return Outcome::Leave,
@@ -48,7 +50,7 @@ pub fn balance<F: Family, T: Tables<F>>(
         }
         Lookup::Found(frontend) => frontend,
     };
-    match service::select::<F, T>(tables, frontend, Client::OnNode) {
+    match service::select::<F, T>(tables, frontend, Client::OnNode, Origin::Namespace(netns)) {
         Ok(choice) => {
             tables.count(frontend.service, |c| c.connects = c.connects.wrapping_add(1));
             Outcome::Use(choice)

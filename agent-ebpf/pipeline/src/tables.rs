@@ -2,6 +2,7 @@
 
 use abi::{
     Config, Reason,
+    affinity::{Affinity, SocketAffinityKey},
     frontend::Frontend,
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
     service::Service,
@@ -36,6 +37,10 @@ pub trait Common: Copy {
     fn port_in_use(&self, row: u32, port: u16) -> bool;
     /// A free-running number for a backend, private to the CPU.
     fn rotor(&self, backend: u32) -> u32;
+    /// What affinity knows of a client's sockets.
+    fn socket_affinity(&self, key: &SocketAffinityKey) -> Option<Affinity>;
+    /// Notes a backend for a client's sockets.
+    fn set_socket_affinity(&self, key: &SocketAffinityKey, entry: &Affinity);
     /// Adds to a service's counters.
     fn count(&self, service: u32, add: impl FnOnce(&mut ServiceCounters));
     /// Counts a drop.
@@ -138,4 +143,8 @@ pub trait Tables<F: Family>: Common {
     fn fragment(&self, key: &F::FragmentKey) -> Option<abi::fragment::Fragment>;
     /// Remembers the ports of a datagram's first fragment.
     fn remember_fragment(&self, key: &F::FragmentKey, ports: abi::fragment::Fragment);
+    /// What affinity knows of a client's address.
+    fn affinity(&self, key: &F::AffinityKey) -> Option<Affinity>;
+    /// Notes a backend for a client's address.
+    fn set_affinity(&self, key: &F::AffinityKey, entry: &Affinity);
 }

@@ -7,7 +7,6 @@
 //!
 //! # Limits
 //! Bad input never fails a call: the part that cannot be understood is left out and named in [`Diff::problems`].
-//! Session affinity is carried as data; the packet path does not honour it yet.
 
 pub mod diff;
 pub mod ids;
