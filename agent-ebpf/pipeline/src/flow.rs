@@ -5,7 +5,7 @@
 
 use abi::{
     Mac, Port, Proto, Reason,
-    flow::{KIND_FORWARD, KIND_REVERSE, flags, tcp_bits},
+    flow::{FlowState, KIND_FORWARD, KIND_REVERSE, flags, idle_ticks, tcp_bits},
 };
 
 use crate::{
@@ -62,8 +62,7 @@ fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Sc
     if state.signature != signature::<F>(tables.config().hash_seed, &headers.tuple) {
         return false;
     }
-    let opens = headers.tcp & (tcp::SYN | tcp::ACK) == tcp::SYN;
-    if state.kind == KIND_FORWARD && (opens || headers.tuple.proto != Proto::TCP) {
+    if state.kind == KIND_FORWARD && (headers.opens() || headers.tuple.proto != Proto::TCP) {
         let closed = state.tcp & (tcp_bits::FIN | tcp_bits::RST) != 0;
         if closed || tables.generation(state.backend) != state.backend_generation {
             return false;
@@ -109,6 +108,53 @@ fn promote<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
     }
     tables.delete_flow(FlowTable::Embryonic, &forward_key);
     tables.delete_flow(FlowTable::Embryonic, key);
+}
+
+/// Deletes the pair of a translated connection that is over, if the answers to the scratch room's packet would meet it. The
+/// packet opens an untranslated connection of the same client to the same backend, and the client has taken a port that was
+/// free again for it. The pair of a connection that lives stays.
+#[inline(never)]
+pub fn make_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
+    for table in [FlowTable::Established, FlowTable::Embryonic] {
+        clear::<F, T>(tables, scratch, table);
+    }
+}
+
+/// [`make_way`] in one table.
+#[inline(never)]
+fn clear<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable) {
+    let Scratch { headers, key, flow, reverse: other, .. } = scratch;
+    let answer = headers.tuple.reversed();
+    *key = F::flow_key(&answer);
+    let Some(entry) = tables.flow(table, key) else { return };
+    entry.copy_to(flow);
+    let state = F::flow_parts(flow).2;
+    if state.kind != KIND_REVERSE || state.signature != signature::<F>(tables.config().hash_seed, &answer) {
+        return;
+    }
+    let forward_key = F::opposite(key, flow);
+    if let Some(entry) = tables.flow(table, &forward_key) {
+        entry.copy_to(other);
+        if lives(tables.now(), F::flow_parts(flow).2, F::flow_parts(other).2) {
+            return;
+        }
+        tables.delete_flow(table, &forward_key);
+    }
+    tables.delete_flow(table, key);
+}
+
+/// Whether a TCP connection with these two entries may go on: it was not reset, nor closed from both sides, nor silent for too
+/// long.
+#[inline(always)]
+fn lives(now: u32, one: &FlowState, other: &FlowState) -> bool {
+    let (all, both) = (one.tcp | other.tcp, one.tcp & other.tcp);
+    if all & tcp_bits::RST != 0 || both & tcp_bits::FIN != 0 {
+        return false;
+    }
+    let idle = |seen: u32| now.wrapping_sub(seen) as i32;
+    let idle =
+        if idle(one.last_seen) < idle(other.last_seen) { idle(one.last_seen) } else { idle(other.last_seen) };
+    idle <= idle_ticks(Proto::TCP, all) as i32
 }
 
 /// A connection to be translated.

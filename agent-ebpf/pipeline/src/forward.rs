@@ -16,7 +16,7 @@ use crate::{
     flow::{self, Opening},
     nat,
     packet::Packet,
-    parse::{self, Headers, tcp},
+    parse::{self, Headers},
     reject::reject,
     route::{self, Target},
     service::{self, Choice, Client, Lookup},
@@ -97,7 +97,7 @@ fn masquerades<F: Family, T: Tables<F>>(
 ) -> bool {
     let config = tables.config();
     let dst = headers.tuple.dst;
-    let opens = headers.tuple.proto != Proto::TCP || headers.tcp & (tcp::SYN | tcp::ACK) == tcp::SYN;
+    let opens = headers.tuple.proto != Proto::TCP || headers.opens();
     config.features & features::MASQUERADE != 0
         && matches!(client, Client::OnNode)
         && matches!(place, Place::Outside)

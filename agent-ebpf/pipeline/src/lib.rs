@@ -11,7 +11,8 @@
 //!
 //! # Limits
 //! SCTP is not translated (its checksum needs the whole packet), nor is ICMP echo (a pod's ping to the outside keeps the
-//! pod's address). Maglev and direct server return are laid out in `abi` and not honoured. A frame for
+//! pod's address). Maglev and direct server return are laid out in `abi` and not honoured. A pod that sends datagrams
+//! from one port to a service on packets and to that service's backend directly gets all answers from the service. A frame for
 //! another host that a bridge floods to an uplink is not told from one for this host.
 #![no_std]
 #![forbid(unsafe_code)]

@@ -79,6 +79,12 @@ impl<A> Headers<A> {
     pub fn has_ports(&self) -> bool {
         matches!(self.tuple.proto, Proto::TCP | Proto::UDP)
     }
+
+    /// Whether the packet opens a TCP connection.
+    #[inline(always)]
+    pub fn opens(&self) -> bool {
+        self.tcp & (tcp::SYN | tcp::ACK) == tcp::SYN
+    }
 }
 
 /// Reads the Ethernet header: the offset of the IP header and the EtherType in wire order.

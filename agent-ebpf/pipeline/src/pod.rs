@@ -66,6 +66,9 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
     if !(stateful && translatable && flow::probe::<F, T>(tables, scratch)) {
         match place {
             Place::Local(_) | Place::Remote(_) => {
+                if stateful && scratch.headers.opens() {
+                    flow::make_way::<F, T>(tables, scratch);
+                }
                 return Continue(plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
             Place::Service if !known => return drop(Reason::FragmentUnknown),

@@ -5,6 +5,7 @@
 //! EndpointSlices as objects.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod affinity;
 mod agent;
 mod fabric;
 mod peer;
@@ -284,6 +285,7 @@ fn policies_addresses_and_host_backends_are_honoured() {
     external_traffic_policy_local_stays_on_the_node(&mut cluster);
     internal_traffic_policy_local_stays_on_the_node(&mut cluster);
     cluster.tell(&format!("service {}", service()));
+    affinity::clients_stay_with_their_backend(&mut cluster);
     terminating_endpoints_serve_when_nothing_else_does(&mut cluster);
     backends_on_the_host_network_are_reached(&mut cluster);
     udp_flows_move_when_their_backend_goes(&mut cluster);
