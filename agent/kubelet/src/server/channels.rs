@@ -90,10 +90,7 @@ impl Protocol {
         };
         match channel {
             STDIN => Incoming::Input(data),
-            RESIZE => match serde_json::from_slice::<Size>(&data) {
-                Ok(size) => Incoming::Resize(size.width, size.height),
-                Err(_) => Incoming::Nothing,
-            },
+            RESIZE => size(&data),
             CLOSE if self.closes && data == [STDIN] => Incoming::EndOfInput,
             _ => Incoming::Nothing,
         }
@@ -125,8 +122,16 @@ impl Protocol {
     }
 }
 
+/// Reads a terminal size: `{"Width":80,"Height":24}`.
+pub fn size(json: &[u8]) -> Incoming {
+    match serde_json::from_slice::<Size>(json) {
+        Ok(size) => Incoming::Resize(size.width, size.height),
+        Err(_) => Incoming::Nothing,
+    }
+}
+
 /// metav1.Status of an ended command.
-fn status_object(end: &Result<i32, String>) -> Value {
+pub fn status_object(end: &Result<i32, String>) -> Value {
     match end {
         Ok(0) => json!({"metadata": {}, "status": "Success"}),
         Ok(code) => json!({

@@ -1,13 +1,18 @@
-//! The kubelet's HTTPS port: logs, exec, attach, pods, stats, health. `route` reads paths, `auth` says who may,
-//! `tls` holds the certificates. The API server is the only usual client.
+//! The kubelet's HTTPS port: logs, exec, attach, port-forward, pods, stats, health. `route` reads paths, `auth` says
+//! who may, `tls` holds the certificates. The API server is the only usual client.
 
 pub mod auth;
 pub mod channels;
+pub mod client;
 pub mod exec;
 pub mod logs;
+pub mod port_forward;
 pub mod route;
+pub mod spdy;
 pub mod stats;
 pub mod tls;
+pub mod tunnel;
+pub mod upgrade;
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -171,9 +176,7 @@ async fn answer(
         Route::ContainerLogs(target) => logs::serve(&context, &target, &query).await,
         Route::Exec(target) => exec::serve_exec(context, target, &query, request).await,
         Route::Attach(target) => exec::serve_attach(context, target, &query, request).await,
-        Route::PortForward => {
-            text(StatusCode::NOT_IMPLEMENTED, "port forwarding is not supported by this node")
-        }
+        Route::PortForward(target) => port_forward::serve(&context, &target, request).await,
     }
 }
 

@@ -13,6 +13,17 @@ pub struct Target {
     pub container: String,
 }
 
+/// A pod, by names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodTarget {
+    /// Pod namespace.
+    pub namespace: String,
+    /// Pod name.
+    pub pod: String,
+    /// metadata.uid, if the path has one.
+    pub uid: Option<String>,
+}
+
 /// What a path asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
@@ -30,8 +41,8 @@ pub enum Route {
     Exec(Target),
     /// /attach/{namespace}/{pod}[/{uid}]/{container}.
     Attach(Target),
-    /// /portForward/..
-    PortForward,
+    /// /portForward/{namespace}/{pod}[/{uid}].
+    PortForward(PodTarget),
 }
 
 impl Route {
@@ -46,7 +57,8 @@ impl Route {
             ["containerLogs", rest @ ..] => Self::ContainerLogs(target(rest)?),
             ["exec", rest @ ..] => Self::Exec(target(rest)?),
             ["attach", rest @ ..] => Self::Attach(target(rest)?),
-            ["portForward", _, _, ..] => Self::PortForward,
+            ["portForward", namespace, pod] => Self::PortForward(pod_target(namespace, pod, None)),
+            ["portForward", namespace, pod, uid] => Self::PortForward(pod_target(namespace, pod, Some(uid))),
             _ => return None,
         })
     }
@@ -61,9 +73,13 @@ impl Route {
             | Self::ContainerLogs(_)
             | Self::Exec(_)
             | Self::Attach(_)
-            | Self::PortForward => "proxy",
+            | Self::PortForward(_) => "proxy",
         }
     }
+}
+
+fn pod_target(namespace: &str, pod: &str, uid: Option<&str>) -> PodTarget {
+    PodTarget { namespace: namespace.into(), pod: pod.into(), uid: uid.map(str::to_owned) }
 }
 
 fn target(parts: &[&str]) -> Option<Target> {
@@ -99,6 +115,9 @@ mod tests {
             ("/exec/ns/web/u-1/c", Some(Route::Exec(target(Some("u-1"))))),
             ("/containerLogs/ns/web/c", Some(Route::ContainerLogs(target(None)))),
             ("/containerLogs/ns/web", None),
+            ("/portForward/ns/web", Some(Route::PortForward(pod_target("ns", "web", None)))),
+            ("/portForward/ns/web/u-1", Some(Route::PortForward(pod_target("ns", "web", Some("u-1"))))),
+            ("/portForward/ns", None),
             ("/run/ns/web/c", None),
             ("/", None),
         ];
