@@ -36,20 +36,19 @@ impl MediaType {
     /// # Errors
     /// 415 for anything else.
     pub fn of(content_type: Option<&str>) -> Result<Self, ApiError> {
-        let essence = content_type
-            .unwrap_or_default()
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
-        match essence.as_str() {
+        match essence(content_type).as_str() {
             "" | "application/json" => Ok(Self::Json),
             "application/yaml" => Ok(Self::Yaml),
             "application/vnd.kubernetes.protobuf" => Ok(Self::Protobuf),
             _ => Err(ApiError::unsupported_media_type(&Self::ACCEPTED)),
         }
     }
+}
+
+/// The media type of a `Content-Type` header without its parameters, in lower case; empty when there is none.
+#[must_use]
+pub fn essence(content_type: Option<&str>) -> String {
+    content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// What happens to unknown and duplicate fields: the query parameter `fieldValidation`.

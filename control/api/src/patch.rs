@@ -38,13 +38,7 @@ impl Kind {
     /// # Errors
     /// 415 for anything else.
     pub fn of(content_type: Option<&str>) -> Result<Self, ApiError> {
-        let essence = content_type
-            .unwrap_or_default()
-            .split(';')
-            .next()
-            .unwrap_or_default()
-            .trim()
-            .to_ascii_lowercase();
+        let essence = decode::essence(content_type);
         match Self::ACCEPTED.iter().position(|accepted| *accepted == essence) {
             Some(0) => Ok(Self::Json),
             Some(1) => Ok(Self::Merge),

@@ -145,16 +145,7 @@ mod tests {
     use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 
     use super::*;
-    use crate::fake::{Cluster, Fixture, NOW, metadata, pod_line, settings};
-
-    fn run(cluster: &mut Cluster) -> usize {
-        let settings = settings();
-        let context = Context::at(NOW, &settings);
-        let plan = plan(&cluster.view, &Key::new("default", "web"), &context);
-        let writes = plan.actions.len();
-        plan.actions.into_iter().for_each(|it| cluster.execute(it));
-        writes
-    }
+    use crate::fake::{Cluster, Fixture, metadata, pod_line};
 
     fn check(pods: &[&str], want: Expect) {
         let mut cluster = Cluster::default();
@@ -165,8 +156,8 @@ mod tests {
         };
         cluster.add(&Service { metadata: metadata("web"), spec: Some(spec), status: None });
         pods.iter().for_each(|it| cluster.add(&pod_line(it, None)));
-        run(&mut cluster);
-        assert_eq!(run(&mut cluster), 0, "a second plan has nothing to do");
+        cluster.run(plan, "web");
+        assert_eq!(cluster.run(plan, "web"), 0, "a second plan has nothing to do");
         let endpoints = cluster.view.endpoints.get("default", "web").unwrap();
         let ips = |list: &Option<Vec<EndpointAddress>>| {
             list.iter().flatten().map(|it| it.ip.clone()).collect::<Vec<_>>().join(" ")
@@ -199,7 +190,7 @@ mod tests {
         let labels = BTreeMap::from([(MANAGED_BY.to_owned(), "endpoint-controller".to_owned())]);
         let metadata = ObjectMeta { labels: Some(labels), ..metadata("web") };
         cluster.add(&Endpoints { metadata, subsets: None });
-        run(&mut cluster);
+        cluster.run(plan, "web");
         assert!(cluster.view.endpoints.is_empty());
     }
 }

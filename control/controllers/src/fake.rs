@@ -235,6 +235,14 @@ impl Cluster {
         wrote
     }
 
+    /// Plans once for default/`name` and carries it out; how many actions that took.
+    pub fn run(&mut self, plan: fn(&View, &Key, &Context<'_>) -> Plan, name: &str) -> usize {
+        let plan = plan(&self.view, &Key::new("default", name), &Context::at(self.now, &self.settings));
+        let writes = plan.actions.len();
+        plan.actions.into_iter().for_each(|it| self.execute(it));
+        writes
+    }
+
     /// Rounds until nothing is written.
     pub fn settle(&mut self, controllers: &[&Controller]) {
         for _ in 0..200 {

@@ -72,14 +72,11 @@ impl Collector {
         loop {
             match discovery::served(&self.client).await {
                 Ok(served) => {
-                    let can = |it: &Served, verb: &str| it.verbs.iter().any(|known| known == verb);
                     let ignored =
                         |it: &Served| IGNORED.contains(&(&*it.resource.group, &*it.resource.plural));
                     let wanted: Vec<Resource> = served
                         .iter()
-                        .filter(|it| {
-                            ["list", "watch", "delete"].iter().all(|verb| can(it, verb)) && !ignored(it)
-                        })
+                        .filter(|it| it.can(&["list", "watch", "delete"]) && !ignored(it))
                         .map(|it| it.resource.clone())
                         .collect();
                     *lock(&self.served) = served;

@@ -13,6 +13,13 @@ pub struct Served {
     pub verbs: Vec<String>,
 }
 
+impl Served {
+    /// Whether all of `verbs` can be done.
+    pub fn can(&self, verbs: &[&str]) -> bool {
+        verbs.iter().all(|verb| self.verbs.iter().any(|known| known == verb))
+    }
+}
+
 /// Everything that the API serves, without subresources.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ use runtime::{Queue, Recorder};
 use serde_json::{Value, json};
 use tokio::task::JoinError;
 
-use super::discovery::{self, Served};
+use super::discovery;
 use super::execute::{Executor, Failure};
 
 /// Namespaces that are emptied at a time.
@@ -76,10 +76,9 @@ impl Worker {
             }
         };
         let mut failures = BTreeMap::new();
-        let can = |it: &Served, verb: &str| it.verbs.iter().any(|known| known == verb);
         let within: Vec<Resource> = served
             .iter()
-            .filter(|it| it.resource.namespaced && can(it, "delete") && can(it, "list"))
+            .filter(|it| it.resource.namespaced && it.can(&["delete", "list"]))
             .map(|it| it.resource.clone())
             .collect();
         for round in namespace::rounds(within) {

@@ -178,6 +178,11 @@ impl<'a> At<'a> {
         );
     }
 
+    /// Checks the transport protocol of a port, which must be set.
+    pub fn check_protocol(&self, errors: &mut Vec<FieldError>) {
+        self.demand_choice("protocol", &["SCTP", "TCP", "UDP"], errors);
+    }
+
     /// The same value stands in both, as [`field::same`] sees it.
     #[must_use]
     pub fn same(&self, other: &At<'_>) -> bool {

@@ -43,15 +43,7 @@ impl Strategy for DaemonSet {
     fn prepare_create(&self, object: &mut Value) {
         metadata::clear_status(object);
         metadata::set_generation(object, 1);
-        // The template's own generation, which the v1 API shows as a deprecated annotation.
-        let Some(metadata) = field::map_mut(object, "metadata") else { return };
-        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-        if annotations.is_null() {
-            *annotations = json!({});
-        }
-        if let Some(annotations) = annotations.as_object_mut() {
-            annotations.insert(TEMPLATE_GENERATION.to_owned(), "1".into());
-        }
+        set_template_generation(object, 1);
     }
 
     fn prepare_update(&self, new: &mut Value, old: &Value) {
@@ -61,15 +53,7 @@ impl Strategy for DaemonSet {
         let generation = field::map(old, "/metadata/annotations")
             .and_then(|annotations| annotations.get(TEMPLATE_GENERATION)?.as_str()?.parse::<i64>().ok())
             .unwrap_or(0);
-        let Some(metadata) = field::map_mut(new, "metadata") else { return };
-        let annotations = metadata.entry("annotations").or_insert_with(|| json!({}));
-        if annotations.is_null() {
-            *annotations = json!({});
-        }
-        if let Some(annotations) = annotations.as_object_mut() {
-            annotations
-                .insert(TEMPLATE_GENERATION.to_owned(), (generation + i64::from(changed)).to_string().into());
-        }
+        set_template_generation(new, generation + i64::from(changed));
     }
 
     fn validate(&self, object: &Value) -> Vec<FieldError> {
@@ -84,7 +68,7 @@ impl Strategy for DaemonSet {
     }
 
     fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
+        workload::selector_unchanged(new, old)
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {
@@ -123,6 +107,20 @@ impl Strategy for DaemonSet {
             images,
             cell::or_none(cell::selector(object, "/spec/selector")).into(),
         ]
+    }
+}
+
+/// The template's own generation, which the v1 API shows as a deprecated annotation.
+fn set_template_generation(object: &mut Value, generation: i64) {
+    let annotations = field::map_mut(object, "metadata").and_then(|it| {
+        let annotations = it.entry("annotations").or_insert(Value::Null);
+        if annotations.is_null() {
+            *annotations = json!({});
+        }
+        annotations.as_object_mut()
+    });
+    if let Some(annotations) = annotations {
+        annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string().into());
     }
 }
 

@@ -64,7 +64,7 @@ impl Strategy for Deployment {
     }
 
     fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
+        workload::selector_unchanged(new, old)
     }
 
     fn warnings(&self, new: &Value, old: Option<&Value>) -> Vec<String> {

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::at::At;
 use super::{address, cell, field, metadata, names};
 use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
@@ -134,40 +135,22 @@ fn validate_endpoint(endpoint: &Value, family: &str, path: &str, errors: &mut Ve
 }
 
 fn validate_ports(object: &Value, errors: &mut Vec<FieldError>) {
-    let ports = field::list(object, "/ports");
-    if ports.len() > PORTS_MAX {
-        errors.push(FieldError::too_many("ports", ports.len(), PORTS_MAX));
+    let slice = At::new(object, "");
+    let count = slice.len("ports");
+    if count > PORTS_MAX {
+        errors.push(FieldError::too_many("ports", count, PORTS_MAX));
         return;
     }
     let mut seen: Vec<&str> = Vec::new();
-    for (index, port) in ports.iter().enumerate() {
-        let path = format!("ports[{index}]");
-        let name = field::text(port, "/name");
-        if !name.is_empty() {
-            metadata::invalid(errors, &format!("{path}.name"), name, names::dns_label(name));
-        }
+    for port in slice.items("ports") {
+        port.check_text("name", names::dns_label, errors);
+        let name = port.text("name");
         if seen.contains(&name) {
-            errors.push(FieldError::duplicate(format!("{path}.name"), name));
+            errors.push(FieldError::duplicate(port.path_of("name"), name));
         }
         seen.push(name);
-        match field::text(port, "/protocol") {
-            "" => errors.push(FieldError::required(format!("{path}.protocol"), "")),
-            "TCP" | "UDP" | "SCTP" => {}
-            other => errors.push(FieldError::not_supported(
-                format!("{path}.protocol"),
-                other,
-                &["SCTP", "TCP", "UDP"],
-            )),
-        }
-        let protocol = field::text(port, "/appProtocol");
-        if !protocol.is_empty() {
-            metadata::invalid(
-                errors,
-                &format!("{path}.appProtocol"),
-                protocol,
-                names::qualified_name(protocol),
-            );
-        }
+        port.check_protocol(errors);
+        port.check_text("appProtocol", names::qualified_name, errors);
     }
 }
 

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::at::At;
 use super::{address, cell, field, metadata, names};
 use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
@@ -81,29 +82,15 @@ fn validate_subset(subset: &Value, path: &str, errors: &mut Vec<FieldError>) {
             }
         }
     }
-    let ports = field::list(subset, "/ports");
-    for (index, port) in ports.iter().enumerate() {
-        let path = format!("{path}.ports[{index}]");
-        match field::text(port, "/name") {
-            "" if ports.len() > 1 => errors.push(FieldError::required(format!("{path}.name"), "")),
-            "" => {}
-            name => metadata::invalid(errors, &format!("{path}.name"), name, names::dns_label(name)),
+    let subset = At::new(subset, path);
+    let named = subset.len("ports") > 1;
+    for port in subset.items("ports") {
+        if named {
+            port.demand("name", errors);
         }
-        let number = field::integer(port, "/port").unwrap_or(0);
-        errors.extend(
-            names::port_number(number)
-                .into_iter()
-                .map(|message| FieldError::invalid(format!("{path}.port"), number, message)),
-        );
-        match field::text(port, "/protocol") {
-            "" => errors.push(FieldError::required(format!("{path}.protocol"), "")),
-            "TCP" | "UDP" | "SCTP" => {}
-            other => errors.push(FieldError::not_supported(
-                format!("{path}.protocol"),
-                other,
-                &["SCTP", "TCP", "UDP"],
-            )),
-        }
+        port.check_text("name", names::dns_label, errors);
+        port.check_port("port", errors);
+        port.check_protocol(errors);
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::at::At;
 use super::workload::{self, count};
-use super::{cell, field, metadata};
+use super::{cell, field};
 use crate::status::FieldError;
 use crate::strategy::{Column, Strategy};
 
@@ -41,7 +41,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn validate_transition(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
+        workload::selector_unchanged(new, old)
     }
 
     fn selectable_fields(&self, object: &Value) -> Vec<(&'static str, String)> {

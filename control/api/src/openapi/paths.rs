@@ -69,6 +69,39 @@ enum Reply {
     Status,
 }
 
+const GET_OBJECT: Action = Action {
+    name: "get",
+    method: "get",
+    verb: "get",
+    parameters: READ,
+    body: Body::None,
+    reply: Reply::Object,
+};
+const PUT_OBJECT: Action = Action {
+    name: "put",
+    method: "put",
+    verb: "update",
+    parameters: WRITE,
+    body: Body::Object,
+    reply: Reply::Object,
+};
+const PATCH_OBJECT: Action = Action {
+    name: "patch",
+    method: "patch",
+    verb: "patch",
+    parameters: PATCH,
+    body: Body::Patch,
+    reply: Reply::Object,
+};
+const POST_OBJECT: Action = Action {
+    name: "post",
+    method: "post",
+    verb: "create",
+    parameters: WRITE,
+    body: Body::Object,
+    reply: Reply::Object,
+};
+
 const ON_COLLECTION: [Action; 3] = [
     Action {
         name: "list",
@@ -78,14 +111,7 @@ const ON_COLLECTION: [Action; 3] = [
         body: Body::None,
         reply: Reply::List,
     },
-    Action {
-        name: "post",
-        method: "post",
-        verb: "create",
-        parameters: WRITE,
-        body: Body::Object,
-        reply: Reply::Object,
-    },
+    POST_OBJECT,
     Action {
         name: "deletecollection",
         method: "delete",
@@ -96,30 +122,9 @@ const ON_COLLECTION: [Action; 3] = [
     },
 ];
 const ON_OBJECT: [Action; 4] = [
-    Action {
-        name: "get",
-        method: "get",
-        verb: "get",
-        parameters: READ,
-        body: Body::None,
-        reply: Reply::Object,
-    },
-    Action {
-        name: "put",
-        method: "put",
-        verb: "update",
-        parameters: WRITE,
-        body: Body::Object,
-        reply: Reply::Object,
-    },
-    Action {
-        name: "patch",
-        method: "patch",
-        verb: "patch",
-        parameters: PATCH,
-        body: Body::Patch,
-        reply: Reply::Object,
-    },
+    GET_OBJECT,
+    PUT_OBJECT,
+    PATCH_OBJECT,
     Action {
         name: "delete",
         method: "delete",
@@ -129,40 +134,7 @@ const ON_OBJECT: [Action; 4] = [
         reply: Reply::Status,
     },
 ];
-const ON_SUBRESOURCE: [Action; 4] = [
-    Action {
-        name: "get",
-        method: "get",
-        verb: "get",
-        parameters: READ,
-        body: Body::None,
-        reply: Reply::Object,
-    },
-    Action {
-        name: "put",
-        method: "put",
-        verb: "update",
-        parameters: WRITE,
-        body: Body::Object,
-        reply: Reply::Object,
-    },
-    Action {
-        name: "patch",
-        method: "patch",
-        verb: "patch",
-        parameters: PATCH,
-        body: Body::Patch,
-        reply: Reply::Object,
-    },
-    Action {
-        name: "post",
-        method: "post",
-        verb: "create",
-        parameters: WRITE,
-        body: Body::Object,
-        reply: Reply::Object,
-    },
-];
+const ON_SUBRESOURCE: [Action; 4] = [GET_OBJECT, PUT_OBJECT, PATCH_OBJECT, POST_OBJECT];
 
 /// What a path stands for.
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{Answer, Call, binding, input};
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::Operation;
 use crate::body::Request;
 use crate::object::{Object, as_stored, metadata_mut, metadata_text, shown_as};
 use crate::registry_access::stamp;
@@ -48,16 +48,7 @@ pub(crate) async fn token(call: &Call, request: Request) -> Result<Answer, ApiEr
 
 /// Runs what is posted to a subresource through admission; gives it back, mutated or not.
 pub(crate) async fn admit_subresource(call: &Call, posted: Value) -> Result<Value, ApiError> {
-    let mut admission = AdmissionRequest {
-        attributes: &call.attributes,
-        resource: call.resource,
-        operation: Operation::Create,
-        object: Some(posted),
-        old: None,
-        dry_run: call.write.dry_run,
-        options: &call.write.as_object,
-        warnings: Vec::new(),
-    };
+    let mut admission = call.admission(Operation::Create, Some(posted), None);
     call.core.admission.admit(&mut admission).await?;
     call.core.admission.validate(&admission)?;
     Ok(admission.object.unwrap_or_default())
@@ -79,16 +70,7 @@ pub(crate) async fn store(
     strategy.default(&mut object);
     strategy.prepare_create(&mut object);
 
-    let mut admission = AdmissionRequest {
-        attributes: &call.attributes,
-        resource: call.resource,
-        operation: Operation::Create,
-        object: Some(object),
-        old: None,
-        dry_run: call.write.dry_run,
-        options: &call.write.as_object,
-        warnings: Vec::new(),
-    };
+    let mut admission = call.admission(Operation::Create, Some(object), None);
     call.core.admission.admit(&mut admission).await?;
     let mut allocation = None;
     if let Some(object) = &mut admission.object {

@@ -83,14 +83,8 @@ async fn attempt(
 ) -> Result<Option<Deleted>, ApiError> {
     preconditions(call, name, object, options)?;
     let mut admission = AdmissionRequest {
-        attributes: &call.attributes,
-        resource: call.resource,
-        operation: Operation::Delete,
-        object: None,
-        old: Some(object.clone()),
         dry_run: options.dry_run,
-        options: &call.write.as_object,
-        warnings: Vec::new(),
+        ..call.admission(Operation::Delete, None, Some(object.clone()))
     };
     call.core.admission.admit(&mut admission).await?;
     call.core.admission.validate(&admission)?;

@@ -26,6 +26,7 @@ use futures::future::BoxFuture;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 
+use crate::admission::{AdmissionRequest, Operation};
 use crate::attributes::Attributes;
 use crate::body::{Request, Response};
 use crate::core::Core;
@@ -95,6 +96,25 @@ impl Call {
 
     pub(crate) fn name(&self) -> &str {
         &self.attributes.name
+    }
+
+    /// This request as admission sees it.
+    pub(crate) fn admission(
+        &self,
+        operation: Operation,
+        object: Option<Value>,
+        old: Option<Arc<Object>>,
+    ) -> AdmissionRequest<'_> {
+        AdmissionRequest {
+            attributes: &self.attributes,
+            resource: self.resource,
+            operation,
+            object,
+            old,
+            dry_run: self.write.dry_run,
+            options: &self.write.as_object,
+            warnings: Vec::new(),
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::create::{is_service, lifetime, shown};
 use super::{Call, deletion, finalize};
-use crate::admission::{AdmissionRequest, Operation};
+use crate::admission::Operation;
 use crate::allocate::Allocation;
 use crate::object::{Object, as_stored, encode, metadata_mut, metadata_text, stored_as};
 use crate::registry_access::from_store;
@@ -203,16 +203,7 @@ impl Step<'_> {
             return Ok((new, None));
         }
         let strategy = call.resource.strategy;
-        let mut admission = AdmissionRequest {
-            attributes: &call.attributes,
-            resource: call.resource,
-            operation: Operation::Update,
-            object: Some(new),
-            old: Some(self.old.clone()),
-            dry_run: call.write.dry_run,
-            options: &call.write.as_object,
-            warnings: Vec::new(),
-        };
+        let mut admission = call.admission(Operation::Update, Some(new), Some(self.old.clone()));
         call.core.admission.admit(&mut admission).await?;
         let mut allocation = None;
         if let Some(object) = &mut admission.object {

@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch, strategic merge patch. Server-side apply is refused with 415 until field managers exist.
 
 use api::ApiError;
-use api::decode::Target;
+use api::decode::{Target, essence};
 use api::patch::Kind;
 use api::status::Reason;
 use bytes::Bytes;
@@ -19,15 +19,14 @@ const ACCEPTED: &str =
 
 /// The kind of patch that the Content-Type names.
 pub(crate) fn kind(call: &Call) -> Result<Kind, ApiError> {
-    let content_type = input::content_type(call).unwrap_or_default();
-    let media = content_type.split(';').next().unwrap_or_default().trim();
-    if media == "application/apply-patch+yaml" {
+    let content_type = input::content_type(call);
+    if essence(content_type) == "application/apply-patch+yaml" {
         let why = format!(
             "server-side apply is not supported by this server yet - accepted media types include: {ACCEPTED}"
         );
         return Err(ApiError::new(Reason::UnsupportedMediaType, why));
     }
-    Kind::of(Some(media))
+    Kind::of(content_type)
 }
 
 struct Patched<'a> {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::*;
-use crate::fake::{Cluster, Fixture, NOW, metadata, pod_line, settings};
+use crate::fake::{Cluster, Fixture, metadata, pod_line};
 
 fn service(families: &[&str]) -> Service {
     Service {
@@ -25,15 +25,6 @@ fn service(families: &[&str]) -> Service {
         }),
         status: None,
     }
-}
-
-fn run(cluster: &mut Cluster) -> usize {
-    let settings = settings();
-    let context = Context::at(NOW, &settings);
-    let plan = plan(&cluster.view, &Key::new("default", "web"), &context);
-    let writes = plan.actions.len();
-    plan.actions.into_iter().for_each(|it| cluster.execute(it));
-    writes
 }
 
 fn slices(cluster: &Cluster) -> String {
@@ -62,9 +53,9 @@ fn check(service: Service, pods: &[&str], want: Expect) {
     let mut cluster = Cluster::default();
     cluster.add(&service);
     pods.iter().for_each(|it| cluster.add(&pod_line(it, None)));
-    run(&mut cluster);
+    cluster.run(plan, "web");
     want.assert_eq(&slices(&cluster));
-    assert_eq!(run(&mut cluster), 0, "a second plan has nothing to do");
+    assert_eq!(cluster.run(plan, "web"), 0, "a second plan has nothing to do");
 }
 
 #[test]
@@ -116,9 +107,9 @@ fn a_pod_that_turns_ready_costs_one_write_and_keeps_its_place() {
     for name in ["a", "b", "c"] {
         cluster.add(&pod_line(&format!("{name} n1 Running 1m"), None));
     }
-    run(&mut cluster);
+    cluster.run(plan, "web");
     cluster.add(&pod_line("b n1 Ready 1s", None));
-    assert_eq!(run(&mut cluster), 1);
+    assert_eq!(cluster.run(plan, "web"), 1);
     expect![[r#"
         IPv4 [8080] 10.0.0.97= 10.0.0.98=rs 10.0.0.99=
     "#]]
@@ -129,10 +120,10 @@ fn a_pod_that_turns_ready_costs_one_write_and_keeps_its_place() {
 fn the_empty_slice_is_filled_when_the_first_pod_comes() {
     let mut cluster = Cluster::default();
     cluster.add(&service(&["IPv4"]));
-    run(&mut cluster);
+    cluster.run(plan, "web");
     let before = cluster.view.endpoint_slices.all()[0].metadata.name.clone();
     cluster.add(&pod_line("a n1 Ready 1s", None));
-    assert_eq!(run(&mut cluster), 1);
+    assert_eq!(cluster.run(plan, "web"), 1);
     assert_eq!(cluster.view.endpoint_slices.all()[0].metadata.name, before);
     expect![[r#"
         IPv4 [8080] 10.0.0.97=rs
@@ -145,15 +136,15 @@ fn no_slice_holds_more_than_a_hundred_and_a_loss_touches_one() {
     let mut cluster = Cluster::default();
     cluster.add(&service(&["IPv4"]));
     (0..250).for_each(|it| cluster.add(&pod_line(&format!("p{it} n1 Ready 1m"), None)));
-    run(&mut cluster);
+    cluster.run(plan, "web");
     let mut sizes: Vec<usize> =
         cluster.view.endpoint_slices.all().iter().map(|it| it.endpoints.len()).collect();
     sizes.sort_unstable();
     assert_eq!(sizes, [50, 100, 100]);
     let pod = cluster.view.pods.get("default", "p17").unwrap();
     cluster.view.pods.remove(&pod);
-    assert_eq!(run(&mut cluster), 1);
-    assert_eq!(run(&mut cluster), 0);
+    assert_eq!(cluster.run(plan, "web"), 1);
+    assert_eq!(cluster.run(plan, "web"), 0);
 }
 
 #[test]

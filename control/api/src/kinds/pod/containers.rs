@@ -78,7 +78,7 @@ fn ports(container: &At<'_>, errors: &mut Vec<FieldError>) {
         if port.integer("hostPort") != Some(0) {
             port.check_range("hostPort", 1, 65_535, errors);
         }
-        port.demand_choice("protocol", &["SCTP", "TCP", "UDP"], errors);
+        port.check_protocol(errors);
     }
 }
 

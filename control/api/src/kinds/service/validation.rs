@@ -109,13 +109,8 @@ fn ports(spec: &At<'_>, kind: &str, errors: &mut Vec<FieldError>) {
         if !name.is_empty() && !seen_names.insert(name) {
             errors.push(FieldError::duplicate(port.path_of("name"), name));
         }
-        let number = port.integer("port").unwrap_or(0);
-        errors.extend(
-            names::port_number(number)
-                .into_iter()
-                .map(|message| FieldError::invalid(port.path_of("port"), number, message)),
-        );
-        port.demand_choice("protocol", &["SCTP", "TCP", "UDP"], errors);
+        port.check_port("port", errors);
+        port.check_protocol(errors);
         port.check_port("targetPort", errors);
         port.check_text("appProtocol", names::qualified_name, errors);
     }

@@ -6,7 +6,8 @@ mod validation;
 
 use serde_json::Value;
 
-use super::{cell, field, pod};
+use super::{cell, field, metadata, pod};
+use crate::status::FieldError;
 use crate::strategy::Column;
 pub use validation::{
     is_zero_amount, not_above_all, positive_amount, selector_and_template, validate_selector,
@@ -41,6 +42,12 @@ pub fn default_template(object: &mut Value) {
 #[must_use]
 pub fn count(object: &Value, pointer: &str) -> i64 {
     field::integer(object, pointer).unwrap_or(0)
+}
+
+/// The selector may not change: pods that it found would be lost.
+#[must_use]
+pub fn selector_unchanged(new: &Value, old: &Value) -> Vec<FieldError> {
+    metadata::immutable(new, old, "/spec/selector", "spec.selector").into_iter().collect()
 }
 
 /// Warnings about the template, when it is new.
