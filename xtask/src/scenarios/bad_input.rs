@@ -66,6 +66,15 @@ const ROWS: &[Row] = &[
         &["unknown format", "accepted media types include"],
     ),
     (
+        "server-side apply, which is not built (docs/decisions/0005)",
+        "PATCH",
+        "/api/v1/namespaces/default/configmaps/x?fieldManager=me",
+        "application/apply-patch+yaml",
+        "kind: ConfigMap",
+        415,
+        &["application/apply-patch+yaml"],
+    ),
+    (
         "an unknown resource",
         "GET",
         "/api/v1/namespaces/default/carrots",
