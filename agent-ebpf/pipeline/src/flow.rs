@@ -68,7 +68,12 @@ fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Sc
             return false;
         }
     }
-    entry.touch(tables.now(), shown(headers.tcp));
+    let (now, bits) = (tables.now(), shown(headers.tcp));
+    entry.touch(now, bits);
+    // The copy too: a first answer moves it to the other table, and may be a reset.
+    let state = F::flow_state(&mut scratch.flow);
+    state.last_seen = now;
+    state.tcp |= bits;
     true
 }
 

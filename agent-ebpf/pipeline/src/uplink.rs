@@ -61,6 +61,10 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
                 && scratch.headers.has_ports()
                 && parse::recall_fragment::<F, T>(tables, &mut scratch.headers);
             if !translatable || !flow::probe::<F, T>(tables, scratch) {
+                // What XDP has translated looks the same, but its pair has just been opened and stays.
+                if translatable && scratch.headers.opens() {
+                    flow::make_way::<F, T>(tables, scratch);
+                }
                 return Continue(pod::plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
         }
