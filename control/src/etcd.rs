@@ -6,6 +6,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -86,8 +88,8 @@ pub struct LocalEtcd {
     data: PathBuf,
     place_file: PathBuf,
     log_file: PathBuf,
-    client: u16,
-    peer: u16,
+    client: Port,
+    peer: Port,
 }
 
 /// A running etcd.
@@ -107,12 +109,17 @@ impl LocalEtcd {
         fs::create_dir_all(&data).map_err(|source| EtcdError::File { path: data.clone(), source })?;
         let place_file = data_dir.join("etcd.pid");
         let last = fs::read_to_string(&place_file).ok().and_then(|it| Place::parse(&it));
-        let (client, peer) = match last {
-            // Ports that answer belong to the process that is adopted or ended; ports that are free can be taken again.
-            Some(place) if is_ours(place.pid, &data) || (is_free(place.client) && is_free(place.peer)) => {
-                (place.client, place.peer)
+        let again = match last {
+            // Its ports answer; it will be adopted or ended.
+            Some(place) if is_ours(place.pid, &data) => {
+                Some((Port::served(place.client), Port::served(place.peer)))
             }
-            _ => (port(PORTS[0])?, port(PORTS[1])?),
+            Some(place) => Port::free(place.client).zip(Port::free(place.peer)),
+            None => None,
+        };
+        let (client, peer) = match again {
+            Some(ports) => ports,
+            None => (Port::any(PORTS[0])?, Port::any(PORTS[1])?),
         };
         let log_file = data_dir.join("etcd.log");
         Ok(Self { binary: binary.to_owned(), data, place_file, log_file, client, peer })
@@ -120,7 +127,7 @@ impl LocalEtcd {
 
     /// The client URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.client)
+        format!("http://127.0.0.1:{}", self.client.number)
     }
 
     /// Starts or adopts the process. The first start is the caller's to judge; later ones are [`Self::supervise`]'s.
@@ -167,7 +174,7 @@ impl LocalEtcd {
             .map_err(|source| EtcdError::File { path: self.log_file.clone(), source })?;
         let errors =
             log.try_clone().map_err(|source| EtcdError::File { path: self.log_file.clone(), source })?;
-        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer));
+        let (client, peer) = (self.url(), format!("http://127.0.0.1:{}", self.peer.number));
         let child = Command::new(&self.binary)
             .arg("--name=default")
             .arg(format!("--data-dir={}", self.data.display()))
@@ -186,7 +193,7 @@ impl LocalEtcd {
             .spawn()
             .map_err(|source| EtcdError::Start { binary: self.binary.clone(), source })?;
         let pid = child.id().and_then(|it| i32::try_from(it).ok()).unwrap_or(0);
-        let place = Place { pid, client: self.client, peer: self.peer };
+        let place = Place { pid, client: self.client.number, peer: self.peer.number };
         fs::write(&self.place_file, place.to_text())
             .map_err(|source| EtcdError::File { path: self.place_file.clone(), source })?;
         tracing::info!(pid, url = self.url(), "etcd started");
@@ -261,13 +268,40 @@ fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
-/// `wanted` if it is free, else one that the kernel gives.
-fn port(wanted: u16) -> Result<u16, EtcdError> {
-    if is_free(wanted) {
-        return Ok(wanted);
+/// A port of this supervisor's etcd. Until etcd listens, and while it is started again, only the claim keeps the supervisor of
+/// another data folder from choosing the same port: it would find a stranger's etcd there and take it for its own.
+struct Port {
+    number: u16,
+    /// An abstract address with the port in its name: one holder in a network namespace, released with the process.
+    _claim: Option<UnixListener>,
+}
+
+impl Port {
+    /// `number`, if nothing listens there and nobody is about to.
+    fn free(number: u16) -> Option<Self> {
+        let claim = claim(number).ok()?;
+        is_free(number).then_some(Self { number, _claim: Some(claim) })
     }
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(EtcdError::Port)?;
-    listener.local_addr().map(|it| it.port()).map_err(EtcdError::Port)
+
+    /// `number`, where our process listens already.
+    fn served(number: u16) -> Self {
+        Self { number, _claim: claim(number).ok() }
+    }
+
+    /// `wanted` if it is free, else one that the kernel gives.
+    fn any(wanted: u16) -> Result<Self, EtcdError> {
+        if let Some(port) = Self::free(wanted) {
+            return Ok(port);
+        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(EtcdError::Port)?;
+        let number = listener.local_addr().map_err(EtcdError::Port)?.port();
+        Ok(Self { number, _claim: Some(claim(number).map_err(EtcdError::Port)?) })
+    }
+}
+
+fn claim(port: u16) -> std::io::Result<UnixListener> {
+    let name = format!("beeline-etcd-{port}");
+    UnixListener::bind_addr(&std::os::unix::net::SocketAddr::from_abstract_name(name)?)
 }
 
 /// The log, begun anew when it has grown large: it is for the last few starts, not for ever.
@@ -288,6 +322,18 @@ mod tests {
         for text in ["", "7", "x 1 2", "0 1 2", "7 1"] {
             assert_eq!(Place::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_port_is_claimed_before_anything_listens_there() -> Result<(), EtcdError> {
+        let first = Port::any(PORTS[0])?;
+        assert!(is_free(first.number) && Port::free(first.number).is_none());
+        let second = Port::any(first.number)?;
+        assert_ne!(first.number, second.number);
+        let number = first.number;
+        drop(first);
+        assert!(Port::free(number).is_some(), "a claim ends with its holder");
+        Ok(())
     }
 
     #[test]

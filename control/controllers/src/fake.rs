@@ -174,7 +174,7 @@ fn line(action: &Action) -> String {
         Action::Delete { target, .. } => format!("delete {} {}", target.resource.kind, target.key.name),
         Action::SlowStart(all) => format!("slow-start: {}", list(all)),
         Action::Concurrent(all) => format!("concurrent: {}", list(all)),
-        Action::Event(it) => format!("event {} {} {}", it.kind.as_str(), it.reason, it.message),
+        Action::Event(it) => format!("event {:?} {} {}", it.kind, it.reason, it.message),
     }
 }
 

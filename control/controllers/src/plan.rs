@@ -199,16 +199,6 @@ pub enum EventKind {
     Warning,
 }
 
-impl EventKind {
-    /// The text of the API's `type` field.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Normal => "Normal",
-            Self::Warning => "Warning",
-        }
-    }
-}
-
 /// An event to record.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventNote {

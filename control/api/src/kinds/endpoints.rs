@@ -59,10 +59,6 @@ impl Strategy for Endpoints {
     fn allow_create_on_update(&self) -> bool {
         true
     }
-
-    fn warnings(&self, _new: &Value, _old: Option<&Value>) -> Vec<String> {
-        vec!["v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice".to_owned()]
-    }
 }
 
 fn validate_subset(subset: &Value, path: &str, errors: &mut Vec<FieldError>) {
