@@ -16,12 +16,12 @@ use abi::{
     affinity::Affinity,
     config::{CONFIG_GLOBAL, features},
     maps::{self, MapKind},
-    programs::{Hook as Attach, PROGRAMS},
+    programs::{Hook as Attach, PROGRAMS, ProgramSpec},
 };
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, PerCpuArray, PerCpuValues},
-    programs::{CgroupSockAddr, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{CgroupSockAddr, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use golden::{
     case::{self, CASES, Case, Hook, Step, Talk},
@@ -349,15 +349,53 @@ fn every_program_loads_with_every_feature() {
         for bits in sets {
             let mut ebpf = load(&path, &Config { features: bits, netns_cookie: 1, ..world::config() });
             for program in PROGRAMS {
-                let handle = ebpf.program_mut(program.name).unwrap();
-                let loaded = match program.hook {
-                    Attach::SockAddr => <&mut CgroupSockAddr>::try_from(handle).unwrap().load(),
-                    Attach::Xdp => <&mut Xdp>::try_from(handle).unwrap().load(),
-                    _ => <&mut SchedClassifier>::try_from(handle).unwrap().load(),
-                };
-                loaded.unwrap_or_else(|e| panic!("{} with features {bits:#b}: {e:?}", program.name));
+                load_program(&mut ebpf, program)
+                    .unwrap_or_else(|e| panic!("{} with features {bits:#b}: {e:?}", program.name));
             }
         }
+    });
+}
+
+fn load_program(ebpf: &mut Ebpf, program: &ProgramSpec) -> Result<(), ProgramError> {
+    let handle = ebpf.program_mut(program.name).unwrap();
+    match program.hook {
+        Attach::SockAddr => <&mut CgroupSockAddr>::try_from(handle).unwrap().load(),
+        Attach::Xdp => <&mut Xdp>::try_from(handle).unwrap().load(),
+        _ => <&mut SchedClassifier>::try_from(handle).unwrap().load(),
+    }
+}
+
+/// What verifying each program took when it was last looked at; the first line names the kernel.
+const VERIFIED: &str = include_str!("../verifier.txt");
+
+/// The verifier gives up at a million instructions, and all state that it walks is time at start. A program that has grown by more
+/// than a tenth is either to be made smaller or to be recorded anew, knowingly. Other kernels count otherwise.
+#[test]
+fn verifying_costs_what_is_recorded() {
+    in_namespace(|path| {
+        // Without XDP the uplink's tcx program has the most to do.
+        let most = features::IPV6 | features::SPOOF_CHECK | features::PEER_NAME | features::MASQUERADE;
+        let mut ebpf = load(&path, &Config { features: most, netns_cookie: 1, ..world::config() });
+        let uname = rustix::system::uname();
+        let kernel: Vec<&str> = uname.release().to_str().unwrap().split('.').take(2).collect();
+        let (mut now, mut grown) = (format!("kernel {}\n", kernel.join(".")), Vec::new());
+        for program in PROGRAMS {
+            load_program(&mut ebpf, program).unwrap();
+            let info = ebpf.program(program.name).unwrap().info().unwrap();
+            let count = info.verified_instruction_count().unwrap();
+            now.push_str(&format!("{} {count}\n", program.name));
+            let recorded =
+                VERIFIED.lines().find_map(|line| line.strip_prefix(program.name)?.trim().parse().ok());
+            let recorded: u32 = recorded.unwrap_or_default();
+            if count > recorded + recorded / 10 {
+                grown.push(format!("{}: {count} instructions instead of {recorded}", program.name));
+            }
+        }
+        if VERIFIED.lines().next() != now.lines().next() {
+            println!("skipped: verifier.txt is of another kernel; this one says\n{now}");
+            return;
+        }
+        assert!(grown.is_empty(), "{}\nverifier.txt would be:\n{now}", grown.join("\n"));
     });
 }
 

@@ -71,7 +71,8 @@ impl Fabric {
 impl Drop for Fabric {
     fn drop(&mut self) {
         // To look at the nodes of a failed run: BEELINE_TEST_HOLD=SECONDS.
-        if let Some(seconds) = std::env::var("BEELINE_TEST_HOLD").ok().and_then(|text| text.parse().ok()) {
+        let seconds = std::env::var("BEELINE_TEST_HOLD").ok().and_then(|text| text.parse().ok());
+        if let Some(seconds) = seconds.filter(|_| std::thread::panicking()) {
             std::thread::sleep(std::time::Duration::from_secs(seconds));
         }
         for namespace in self.namespaces.borrow().iter() {

@@ -3,11 +3,17 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use network::Netns;
 
 use crate::fabric::cgroup_path;
+
+/// The next source port of a datagram. Each is used once: a pod that sends from one port to a service on packets and, within two
+/// minutes, to the service's backend directly gets the second answer from the service (a limit that crate `pipeline` states), which
+/// random ports would show now and then.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(33_000);
 
 const PATIENCE: Duration = Duration::from_secs(3);
 /// What a peer's lines start with, among those of the test harness.
@@ -75,7 +81,8 @@ pub fn say(text: &str) {
 /// Connects, asks once, and gives the answer or what went wrong.
 pub fn ask(place: &Place, protocol: &str, to: &str, port: u16) -> Result<Answer, String> {
     let to = SocketAddr::new(to.parse().unwrap(), port);
-    let (mut child, _input, mut output) = child(place, "peer", &format!("ask {protocol} {to}"));
+    let from = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
+    let (mut child, _input, mut output) = child(place, "peer", &format!("ask {protocol} {to} {from}"));
     let answer = line(&mut output).unwrap_or_else(|| "error: ended without an answer".to_owned());
     child.wait().unwrap();
     let words: Vec<&str> = answer.split(' ').collect();
@@ -145,8 +152,8 @@ pub fn main() {
     let words: Vec<&str> = arguments.split(' ').collect();
     match words[..] {
         ["serve", name] => serve(name),
-        ["ask", protocol, to] => {
-            let answer = if protocol == "tcp" { ask_tcp(to) } else { ask_udp(to) };
+        ["ask", protocol, to, from] => {
+            let answer = if protocol == "tcp" { ask_tcp(to) } else { ask_udp(to, from) };
             say(&answer.unwrap_or_else(|error| format!("error: {error}")));
         }
         ["hold", to] => hold(to),
@@ -164,10 +171,10 @@ fn ask_tcp(to: &str) -> std::io::Result<String> {
     Ok(format!("{} {}", name.trim(), stream.peer_addr()?))
 }
 
-fn ask_udp(to: &str) -> std::io::Result<String> {
+fn ask_udp(to: &str, from: &str) -> std::io::Result<String> {
     let to: SocketAddr = to.parse().unwrap();
-    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-    let socket = UdpSocket::bind(any)?;
+    let any = if to.is_ipv4() { "0.0.0.0" } else { "[::]" };
+    let socket = UdpSocket::bind(format!("{any}:{from}"))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     // Not connected: the reply's source must be the address that was asked.
     socket.send_to(b"who\n", to)?;
