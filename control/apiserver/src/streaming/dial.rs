@@ -131,6 +131,11 @@ mod tests {
         ] {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        // A SPDY client names each protocol that it knows in a header of its own.
+        let protocols = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+        for protocol in protocols {
+            request.headers_mut().append("x-stream-protocol-version", HeaderValue::from_static(protocol));
+        }
         let location = Location {
             address: "[fd30::11]:10250".parse().unwrap(),
             path: "/exec/a/b/c?tty=1".into(),
@@ -144,5 +149,6 @@ mod tests {
         assert_eq!(header("host"), Some("[fd30::11]:10250"));
         assert_eq!((header("connection"), header("upgrade")), (Some("Upgrade"), Some("websocket")));
         assert_eq!(header("sec-websocket-protocol"), Some("v5.channel.k8s.io"));
+        assert!(request.headers().get_all("x-stream-protocol-version").iter().eq(protocols));
     }
 }
