@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use network::Netns;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketType};
 
 use crate::fabric::cgroup_path;
 
-/// The next source port of a datagram. Each is used once: a pod that sends from one port to a service on packets and, within two
-/// minutes, to the service's backend directly gets the second answer from the service (a limit that crate `pipeline` states), which
-/// random ports would show now and then.
+/// The next source port of a question. Each is used once: a pod that uses one port towards a service on packets and soon after towards
+/// the service's backend directly may get the second answer from the service, which random ports would show now and then.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(33_000);
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -153,7 +154,7 @@ pub fn main() {
     match words[..] {
         ["serve", name] => serve(name),
         ["ask", protocol, to, from] => {
-            let answer = if protocol == "tcp" { ask_tcp(to) } else { ask_udp(to, from) };
+            let answer = if protocol == "tcp" { ask_tcp(to, from) } else { ask_udp(to, from) };
             say(&answer.unwrap_or_else(|error| format!("error: {error}")));
         }
         ["hold", to] => hold(to),
@@ -162,8 +163,16 @@ pub fn main() {
     }
 }
 
-fn ask_tcp(to: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&to.parse().unwrap(), PATIENCE)?;
+fn ask_tcp(to: &str, from: &str) -> std::io::Result<String> {
+    let to: SocketAddr = to.parse().unwrap();
+    let (family, any) =
+        if to.is_ipv4() { (AddressFamily::INET, "0.0.0.0") } else { (AddressFamily::INET6, "[::]") };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &format!("{any}:{from}").parse::<SocketAddr>().unwrap())?;
+    // For `connect` too (socket(7)).
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    rustix::net::connect(&socket, &to)?;
+    let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(b"who\n")?;
     let mut name = String::new();
