@@ -278,7 +278,8 @@ where
         + Send
         + 'static,
 {
-    let stream = watcher(Api::<K>::all(client), watcher::Config::default()).default_backoff();
+    let stream =
+        watcher(Api::<K>::all(client), watcher::Config::default()).backoff(runtime::Pauses::default());
     stream.filter_map(|event| async {
         event.inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "watch interrupted; tables stay as they are")).ok()
     })

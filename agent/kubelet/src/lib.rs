@@ -167,7 +167,8 @@ async fn connect(config: &KubeletConfig) -> Result<(Containerd, String), Kubelet
 /// A store of all services, and the work of keeping it.
 fn services(client: &kube::Client) -> (Store<Service>, impl Future<Output = ()> + Send + 'static) {
     let (reader, writer) = store();
-    let stream = watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let stream = watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
+        .backoff(runtime::Pauses::default());
     let work = reflector(writer, stream).for_each(|event| async move {
         if let Err(error) = event {
             tracing::debug!(%error, "services cannot be watched now");

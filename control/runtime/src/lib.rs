@@ -4,10 +4,12 @@
 
 pub mod informer;
 pub mod lease;
+pub mod pauses;
 pub mod queue;
 pub mod recorder;
 
 pub use informer::{Arrival, Informer};
+pub use pauses::Pauses;
 pub use queue::Queue;
 pub use recorder::{EventKind, Recorder};
 

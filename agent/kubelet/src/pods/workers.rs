@@ -101,7 +101,7 @@ impl Workers {
         let api: Api<Pod> = Api::all(self.host.client.clone());
         let config =
             watcher::Config::default().fields(&format!("spec.nodeName={}", self.host.config.node_name));
-        let mut events = watcher(api, config).default_backoff().boxed();
+        let mut events = watcher(api, config).backoff(runtime::Pauses::default()).boxed();
         let mut seen = HashSet::new();
         let mut strays = Some(strays);
         loop {
