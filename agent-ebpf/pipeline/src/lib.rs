@@ -11,8 +11,10 @@
 //!
 //! # Limits
 //! SCTP is not translated (its checksum needs the whole packet), nor is ICMP echo (a pod's ping to the outside keeps the
-//! pod's address). Maglev and direct server return are laid out in `abi` and not honoured. A pod that sends datagrams
-//! from one port to a service on packets and to that service's backend directly gets all answers from the service. A frame for
+//! pod's address). Maglev and direct server return are laid out in `abi` and not honoured. A pod that uses one
+//! port towards a service on packets and, while that flow is remembered, straight to the service's backend gets the answers from the
+//! service: always with UDP; with TCP, where [`flow::make_way`] clears what is closed, still on live traffic to a backend on
+//! another node that the client reached by that node's port. A frame for
 //! another host that a bridge floods to an uplink is not told from one for this host.
 #![no_std]
 #![forbid(unsafe_code)]
