@@ -17,7 +17,11 @@ pub(crate) fn once(address: SocketAddr) -> Result<()> {
     stream.set_read_timeout(Some(LIMIT))?;
     stream.write_all(b"x\n")?;
     let mut buffer = [0; 512];
-    let length = stream.read(&mut buffer).with_context(|| format!("read from {address}"))?;
-    ensure!(length > 0 && buffer[length - 1] == b'\n', "{address} answered no line");
-    Ok(())
+    loop {
+        let length = stream.read(&mut buffer).with_context(|| format!("read from {address}"))?;
+        ensure!(length > 0, "{address} closed before its line ended");
+        if buffer[..length].ends_with(b"\n") {
+            return Ok(());
+        }
+    }
 }
