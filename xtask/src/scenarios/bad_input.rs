@@ -72,7 +72,7 @@ const ROWS: &[Row] = &[
         "application/apply-patch+yaml",
         "kind: ConfigMap",
         415,
-        &["application/apply-patch+yaml"],
+        &["server-side apply is not supported by this server yet"],
     ),
     (
         "an unknown resource",

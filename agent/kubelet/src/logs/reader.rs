@@ -121,15 +121,21 @@ struct Printer<'a> {
     options: &'a LogOptions,
     inside_line: bool,
     left: Option<u64>,
+    /// Lines still to show: what is written while a tail is read is none of it, unless it is followed.
+    lines: Option<u64>,
 }
 
 impl<'a> Printer<'a> {
     fn new(options: &'a LogOptions) -> Self {
-        Self { options, inside_line: false, left: options.limit_bytes }
+        let lines = options.tail_lines.filter(|_| !options.follow);
+        Self { options, inside_line: false, left: options.limit_bytes, lines }
     }
 
     /// The bytes to show for one record, and whether the limit is reached.
     fn print(&mut self, line: &[u8]) -> (Bytes, bool) {
+        if self.lines == Some(0) {
+            return (Bytes::new(), true);
+        }
         let Some(record) = parse(line) else { return (Bytes::new(), false) };
         if self.options.stream.is_some_and(|stream| stream != record.stream) || !self.recent(record.time) {
             return (Bytes::new(), false);
@@ -150,6 +156,12 @@ impl<'a> Printer<'a> {
             text.truncate(take as usize);
             *left -= take;
             done = *left == 0;
+        }
+        if record.full
+            && let Some(lines) = self.lines.as_mut()
+        {
+            *lines -= 1;
+            done |= *lines == 0;
         }
         (text.into(), done)
     }
@@ -258,6 +270,17 @@ mod tests {
             let shown = format!("{options:?}");
             assert_eq!(read(&content, options).await, expected, "{shown}");
         }
+    }
+
+    #[test]
+    fn a_tail_ends_with_its_lines_whatever_is_written_meanwhile() {
+        let options = LogOptions { tail_lines: Some(1), ..LogOptions::default() };
+        let mut printer = Printer::new(&options);
+        let content = log(&[(1, Stream::Stdout, "asked for\n"), (2, Stream::Stdout, "written meanwhile\n")]);
+        let text = content.as_slice();
+        let shown: Vec<_> =
+            text.split_inclusive(|byte| *byte == b'\n').map(|line| printer.print(line)).collect();
+        assert_eq!(shown, [(Bytes::from("asked for\n"), true), (Bytes::new(), true)]);
     }
 
     #[tokio::test]
