@@ -56,6 +56,7 @@ const REQUIREMENTS: &[Requirement] = &[
     package("iptables", "tests show that no service rule is outside eBPF", "iptables-save"),
     package("nftables", "tests show that no service rule is outside eBPF", "nft"),
     package("kubernetes-client", "kubectl", "kubectl"),
+    package("curl", "tests send requests that kubectl would not", "curl"),
     Requirement {
         name: "busybox-static",
         why: "the shell image of the examples",
