@@ -71,7 +71,7 @@ pub(crate) struct BuildArgs {
 
 impl BuildArgs {
     pub(crate) fn profile(&self) -> Profile {
-        if self.release { Profile::Release } else { Profile::Dev }
+        Profile::of(self.release)
     }
 }
 
@@ -83,6 +83,12 @@ pub(crate) enum Profile {
     Dev,
     /// Quick to run.
     Release,
+}
+
+impl Profile {
+    fn of(release: bool) -> Self {
+        if release { Self::Release } else { Self::Dev }
+    }
 }
 
 #[derive(Args)]
@@ -102,6 +108,12 @@ pub(crate) struct UpArgs {
     /// Do not apply and ask the example.
     #[arg(long)]
     pub(crate) no_demo: bool,
+}
+
+impl UpArgs {
+    pub(crate) fn profile(&self) -> Profile {
+        Profile::of(self.release)
+    }
 }
 
 #[derive(Subcommand)]

@@ -54,8 +54,7 @@ pub(crate) struct Node {
 impl Plan {
     /// The plan that `up` was asked for, with the loopback port chosen by the caller.
     pub(crate) fn new(args: &UpArgs, port: u16) -> Self {
-        let profile = if args.release { Profile::Release } else { Profile::Dev };
-        Self { nodes: args.nodes, ipv6: args.ipv6, profile, port }
+        Self { nodes: args.nodes, ipv6: args.ipv6, profile: args.profile(), port }
     }
 
     /// The plan of the cluster that is up.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::cluster::plan::{self, Plan};
 use crate::cluster::{agent, containerd, control, demo, down, fabric, images, kubectl};
-use crate::flags::{Profile, UpArgs};
+use crate::flags::UpArgs;
 use crate::{build, shell};
 
 type Step = (&'static str, fn(&Plan) -> Result<()>);
@@ -29,7 +29,7 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// Builds, brings the cluster up and shows the example answering.
 pub(crate) fn run(args: &UpArgs) -> Result<()> {
     if !args.no_build {
-        build::run(if args.release { Profile::Release } else { Profile::Dev })?;
+        build::run(args.profile())?;
     }
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Release)).context("handle Ctrl-C")?;
     let plan = choose(args)?;
