@@ -8,22 +8,23 @@
 use abi::{
     Config, Ip4, Ip6, Reason,
     affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
-    backend::{Backend4, Backend6, GenerationLine},
+    backend::{Backend4, Backend6, GenerationLine, Load},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6, FlowState},
     fragment::{Fragment, FragmentKey4, FragmentKey6},
     frontend::{Frontend, FrontendKey4, FrontendKey6},
     limits,
-    maps::PortBitmap,
+    maps::{PeerMac, PortBitmap},
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
-    service::{Run, Service, SlotLine},
+    service::{MaglevLine, Run, Service, SlotLine},
     socket::SocketReverse,
+    source::{SourceClient4, SourceClient6},
     stats::{DropCounter, Rotor, ServiceCounters},
 };
 use aya_ebpf::{
     Global,
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_NOEXIST},
-    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage},
     helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
     macros::btf_map,
 };
@@ -45,6 +46,16 @@ static FE6: HashMap<FrontendKey6, Frontend, { limits::FRONTENDS }> = HashMap::ne
 static SVC: Array<Service, { limits::SERVICES }, MAPPED> = Array::new();
 #[btf_map(name = "bl1_slots")]
 static SLOTS: Array<SlotLine, { limits::SLOT_LINES }, MAPPED> = Array::new();
+#[btf_map(name = "bl1_maglev")]
+static MAGLEV: Array<MaglevLine, { limits::MAGLEV_LINES }, MAPPED> = Array::new();
+#[btf_map(name = "bl1_srcr4")]
+static SRCR4: LpmTrie<SourceClient4, u32, { limits::SOURCE_RANGES }> = LpmTrie::new();
+#[btf_map(name = "bl1_srcr6")]
+static SRCR6: LpmTrie<SourceClient6, u32, { limits::SOURCE_RANGES }> = LpmTrie::new();
+#[btf_map(name = "bl1_load4")]
+static LOAD4: Array<Load, { limits::BACKENDS }, MAPPED> = Array::new();
+#[btf_map(name = "bl1_load6")]
+static LOAD6: Array<Load, { limits::BACKENDS }, MAPPED> = Array::new();
 #[btf_map(name = "bl1_be4")]
 static BE4: Array<Backend4, { limits::BACKENDS }, MAPPED> = Array::new();
 #[btf_map(name = "bl1_be6")]
@@ -71,10 +82,16 @@ static EPSEEN6: Array<u32, { limits::ENDPOINTS }, MAPPED> = Array::new();
 static NODEIP4: HashMap<Ip4, NodeAddress, { limits::NODE_ADDRESSES }> = HashMap::new();
 #[btf_map(name = "bl1_nodeip6")]
 static NODEIP6: HashMap<Ip6, NodeAddress, { limits::NODE_ADDRESSES }> = HashMap::new();
+#[btf_map(name = "bl1_peermac")]
+static PEERMAC: HashMap<PeerMac, u32, { limits::PEER_MACS }> = HashMap::new();
 #[btf_map(name = "bl1_flow4")]
 static FLOW4: HashMap<FlowKey4, Flow4, { limits::FLOWS }> = HashMap::new();
 #[btf_map(name = "bl1_flow6")]
 static FLOW6: HashMap<FlowKey6, Flow6, { limits::FLOWS }> = HashMap::new();
+#[btf_map(name = "bl1_flow4n")]
+static FLOW4_NEXT: HashMap<FlowKey4, Flow4, 1> = HashMap::new();
+#[btf_map(name = "bl1_flow6n")]
+static FLOW6_NEXT: HashMap<FlowKey6, Flow6, 1> = HashMap::new();
 #[btf_map(name = "bl1_flowq4")]
 static FLOWQ4: LruHashMap<FlowKey4, Flow4, { limits::EMBRYONIC_FLOWS }, OWN_LISTS> = LruHashMap::new();
 #[btf_map(name = "bl1_flowq6")]
@@ -162,12 +179,13 @@ impl Common for Maps {
             Some(Service {
                 run_cluster: run(&raw const (*service).run_cluster),
                 run_local: run(&raw const (*service).run_local),
-                run_maglev: Run::EMPTY,
+                maglev_cluster: Run::EMPTY,
                 flags: (*service).flags,
                 affinity_s: (*service).affinity_s,
                 stats: (*service).stats,
                 config_generation: 0,
-                _spare: [0; 6],
+                maglev_local: Run::EMPTY,
+                _spare: [0; 4],
             })
         }
     }

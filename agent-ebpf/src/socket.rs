@@ -104,7 +104,8 @@ fn pair<F: Family>(choice: &Choice<F>, backend: Ip6, frontend: Ip6, frontend_por
         frontend_port,
         index: choice.index,
         generation,
-        _pad: [0; 3],
+        flags: 0,
+        _pad: [0; 2],
     }
 }
 

@@ -96,6 +96,7 @@ fn kind(kind: MapKind) -> &'static str {
         MapKind::LruHashPerCpuLists => "LRU hash, lists per CPU",
         MapKind::MappedArray => "array, mapped by the agent",
         MapKind::PerCpuArray => "array per CPU",
+        MapKind::LpmTrie => "LPM trie",
         MapKind::SocketStorage => "socket storage",
     }
 }
@@ -110,6 +111,8 @@ fn memory(map: &MapSpec) -> String {
         }
         MapKind::MappedArray => pad(map.value_size),
         MapKind::PerCpuArray => return format!("{} per CPU", size(pad(map.value_size) * map.entries)),
+        // Not preallocated: a node has 24 bytes before the address, and each range may need an inner node.
+        MapKind::LpmTrie => return format!("up to {}", size((pad(map.key_size) + 24 + pad(map.value_size)) * map.entries)),
         MapKind::SocketStorage => return "per socket".to_owned(),
     };
     size(bytes * map.entries)

@@ -47,6 +47,12 @@ impl Ip4 {
     pub const fn from_host(number: u32) -> Self {
         Self(number.to_be())
     }
+
+    /// 32 bits that depend on all of the address, for hashes.
+    #[inline(always)]
+    pub const fn mix(self) -> u32 {
+        self.0
+    }
 }
 
 impl From<Ipv4Addr> for Ip4 {
@@ -76,6 +82,13 @@ impl Ip6 {
         } else {
             None
         }
+    }
+
+    /// 32 bits that depend on all of the address, for hashes.
+    #[inline(always)]
+    pub const fn mix(self) -> u32 {
+        let [a, b, c, d] = self.0;
+        a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d.rotate_left(19)
     }
 
     /// The routing half: the first 64 bits as a number.

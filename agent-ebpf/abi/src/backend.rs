@@ -72,6 +72,17 @@ pub struct Backend6 {
     pub _pad: [u16; 3],
 }
 
+/// Value of [`crate::maps::LOAD4`] and [`crate::maps::LOAD6`]: connections that a backend of a service with
+/// [`crate::service::flags::LEAST_CONNECTIONS`] has. Kept by atomic additions, and only for such services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Load {
+    /// Translated connections: raised at their opening, and set by the agent to what it has counted at each collection.
+    pub flows: u32,
+    /// Sockets: raised at `connect`, lowered when the socket is closed.
+    pub sockets: u32,
+}
+
 /// Generations in one line.
 pub const GENERATIONS_PER_LINE: u32 = 32;
 
@@ -84,4 +95,4 @@ pub struct GenerationLine {
     pub generations: [u16; 32],
 }
 
-sizes! { Backend4 = 16, Backend6 = 32, GenerationLine = 64 }
+sizes! { Backend4 = 16, Backend6 = 32, Load = 8, GenerationLine = 64 }

@@ -91,6 +91,14 @@ pub mod features {
     pub const XDP: u32 = 1 << 3;
     /// Pods' connections to addresses outside the cluster get this node's address ([`super::Config::uplink`] must be set).
     pub const MASQUERADE: u32 = 1 << 4;
+    /// Flows are looked up in the next tables, too ([`crate::maps::FLOW4_NEXT`]): the tables are growing.
+    pub const FLOWS_BOTH: u32 = 1 << 5;
+    /// New flows go to the next tables.
+    pub const FLOWS_NEXT: u32 = 1 << 6;
+    /// XDP may leave a note for tcx before the packet ([`crate::route::HandOff`]).
+    pub const METADATA: u32 = 1 << 7;
+    /// Some nodes are reached by VXLAN.
+    pub const TUNNEL: u32 = 1 << 8;
 }
 
 /// Constants of one node, in `.rodata`.
@@ -133,6 +141,10 @@ pub struct Config {
     pub snat_port_last: u16,
     /// Index of the interface by which masqueraded connections leave.
     pub uplink: u32,
+    /// Index of the VXLAN device, zero without one.
+    pub vxlan: u32,
+    /// Seed of Maglev's hash, the same on all nodes of a cluster.
+    pub maglev_seed: u32,
     /// Cookie (`SO_NETNS_COOKIE`) of the node's own network namespace: sockets in it reach node ports on loopback too.
     pub netns_cookie: u64,
 }
@@ -158,6 +170,8 @@ impl Config {
         snat_port_first: *crate::limits::SNAT_PORTS.start(),
         snat_port_last: *crate::limits::SNAT_PORTS.end(),
         uplink: 0,
+        vxlan: 0,
+        maglev_seed: 0,
         netns_cookie: 0,
     };
 }
@@ -168,6 +182,8 @@ pub mod switches {
     pub const EXTERNAL_FRONTENDS: u32 = 1 << 0;
     /// Some service has a host-network backend on this node: the uplink's egress program translates its replies.
     pub const HOST_BACKENDS: u32 = 1 << 1;
+    /// Other nodes may hand over packets to service addresses: look at frames' senders ([`crate::maps::PEERMAC`]).
+    pub const HAND_OVER: u32 = 1 << 2;
 }
 
 /// The one value of [`crate::maps::CFG`], mapped by the agent.
@@ -186,7 +202,7 @@ pub struct Control {
     pub _spare: [u32; 11],
 }
 
-sizes! { Cidr4 = 8, Cidr6 = 32, Config = 200, Control = 64 }
+sizes! { Cidr4 = 8, Cidr6 = 32, Config = 208, Control = 64 }
 
 #[cfg(test)]
 mod tests {

@@ -86,6 +86,13 @@ pub mod flags {
     pub const HAIRPIN: u16 = 1 << 2;
     /// After translation the packet goes up this node's stack (host-network backend, or no route of ours).
     pub const STACK: u16 = 1 << 3;
+    /// Direct server return: packets of this entry are sent on to another node as they are, but for the frame. The entry has no
+    /// opposite, since answers do not come by here.
+    pub const DSR: u16 = 1 << 4;
+    /// The client's packets were handed over by another node: answers go to the client by this node's own routes.
+    pub const HANDED_OVER: u16 = 1 << 5;
+    /// The pair is counted in [`crate::backend::Load::flows`].
+    pub const COUNTED: u16 = 1 << 6;
 }
 
 /// The part of a flow's value that both families share. Rewrite fields are in wire order; sums are one's-complement

@@ -21,6 +21,13 @@ pub mod flags {
     pub const EXTERNAL: u16 = 1 << 0;
     /// The address exists and this port of it is not served: reject (RST, ICMP unreachable). The id is unused.
     pub const REJECT: u16 = 1 << 1;
+    /// Only clients in the service's ranges ([`crate::source::SourceKey4`]) may come in here: an address of a load balancer.
+    pub const SOURCE_RANGES: u16 = 1 << 2;
+    /// A node port: nothing on the node may be bound to it.
+    pub const NODE_PORT: u16 = 1 << 3;
+    /// The row of a service address as such, with port zero and the ICMP protocol of its family: it answers echo requests, and its ports
+    /// without a row of their own are rejected. The id is unused.
+    pub const VIP: u16 = 1 << 4;
 }
 
 /// Key of [`crate::maps::FE4`].

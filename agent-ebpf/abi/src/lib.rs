@@ -13,8 +13,8 @@
 //!   ([`service::Run`]); see [`service`].
 //!
 //! # Limits
-//! [`LAYOUT`] covers names, sizes and the described fields. A change of meaning that keeps the bytes must raise
-//! [`maps::LAYOUT_VERSION`] by hand.
+//! [`maps::MapSpec::layout`] covers name, sizes and the described fields. A change of meaning that keeps the bytes must raise
+//! the map's version by hand.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -32,6 +32,7 @@ pub mod reason;
 pub mod route;
 pub mod service;
 pub mod socket;
+pub mod source;
 pub mod stats;
 
 pub use addr::{Ip4, Ip6, Mac, Port, Proto};

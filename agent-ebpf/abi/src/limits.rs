@@ -30,8 +30,14 @@ pub const AFFINITIES: usize = 65_536;
 pub const SOCKET_AFFINITIES: usize = 16_384;
 /// Rows of source port rotors.
 pub const ROTORS: usize = 4_096;
-/// Bitmaps of frontend ports: TCP, UDP, SCTP.
-pub const PORT_BITMAPS: usize = 3;
+/// Bitmaps: node ports of TCP, UDP and SCTP, and the addresses of frontends by hash.
+pub const PORT_BITMAPS: usize = 4;
+/// Lines of 32 cells of Maglev tables: eight million cells.
+pub const MAGLEV_LINES: usize = 262_144;
+/// Ranges of allowed clients of all services, per family.
+pub const SOURCE_RANGES: usize = 65_536;
+/// Other nodes' hardware addresses.
+pub const PEER_MACS: usize = 8_192;
 /// Time for which lines and backend indexes stay untouched after the last run that named them was replaced.
 pub const QUARANTINE_MS: u64 = 1_000;
 

@@ -5,9 +5,12 @@
 
 use core::mem::size_of;
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 use crate::{
+    Mac,
     affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
-    backend::{Backend4, Backend6, GenerationLine},
+    backend::{Backend4, Backend6, GenerationLine, Load},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6},
     fragment::{Fragment, FragmentKey4, FragmentKey6},
@@ -15,8 +18,10 @@ use crate::{
     limits,
     reason::Reason,
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
-    service::{Service, SlotLine},
+    service::{MaglevLine, Service, SlotLine},
+    sizes,
     socket::SocketReverse,
+    source::{SourceKey4, SourceKey6},
     stats::{DropCounter, Rotor, ServiceCounters},
 };
 
@@ -33,6 +38,8 @@ pub enum MapKind {
     MappedArray,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
     PerCpuArray,
+    /// `BPF_MAP_TYPE_LPM_TRIE` with `BPF_F_NO_PREALLOC`.
+    LpmTrie,
     /// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_NO_PREALLOC`.
     SocketStorage,
 }
@@ -50,6 +57,8 @@ pub struct MapSpec {
     pub value_size: usize,
     /// Default number of entries.
     pub entries: usize,
+    /// Raised when the meaning of bytes changes and their sizes do not.
+    pub version: u32,
     /// What the key is.
     pub key: &'static str,
     /// What the value is.
@@ -69,6 +78,7 @@ pub const FE4: MapSpec = MapSpec {
     key_size: size_of::<FrontendKey4>(),
     value_size: size_of::<Frontend>(),
     entries: limits::FRONTENDS,
+    version: 1,
     key: "address, port, protocol, scope",
     value: "service id, flags",
     writer: "agent",
@@ -84,6 +94,7 @@ pub const SVC: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<Service>(),
     entries: limits::SERVICES,
+    version: 1,
     key: "service id",
     value: "runs of backends, policies, affinity",
     writer: "agent",
@@ -97,12 +108,59 @@ pub const SLOTS: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<SlotLine>(),
     entries: limits::SLOT_LINES,
+    version: 1,
     key: "line",
     value: "16 backend indexes",
     writer: "agent",
     readers: "all",
     stale: "unreachable once no run covers it; quarantined before reuse",
 };
+/// Maglev tables, both families.
+pub const MAGLEV: MapSpec = MapSpec {
+    name: "bl1_maglev",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<MaglevLine>(),
+    entries: limits::MAGLEV_LINES,
+    version: 1,
+    key: "line",
+    value: "32 positions inside the service's run",
+    writer: "agent",
+    readers: "xdp_ns, tcx_*",
+    stale: "does not count: its generation is not the run's; quarantined before reuse",
+};
+/// Allowed clients of load balancer addresses, IPv4.
+pub const SRCR4: MapSpec = MapSpec {
+    name: "bl1_srcr4",
+    kind: MapKind::LpmTrie,
+    key_size: size_of::<SourceKey4>(),
+    value_size: 4,
+    entries: limits::SOURCE_RANGES,
+    version: 1,
+    key: "service id, range of client addresses",
+    value: "1",
+    writer: "agent",
+    readers: "xdp_ns, tcx_*, connect, sendmsg",
+    stale: "clients of a range that is no longer allowed still get in",
+};
+/// Allowed clients of load balancer addresses, IPv6.
+pub const SRCR6: MapSpec = MapSpec { name: "bl1_srcr6", key_size: size_of::<SourceKey6>(), ..SRCR4 };
+/// Connections of backends, IPv4.
+pub const LOAD4: MapSpec = MapSpec {
+    name: "bl1_load4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<Load>(),
+    entries: limits::BACKENDS,
+    version: 1,
+    key: "backend index",
+    value: "connections of packets, of sockets",
+    writer: "programs; the agent sets the first to what it counts in the flow tables, and clears both for a new backend",
+    readers: "all",
+    stale: "least connections prefers another backend than it should",
+};
+/// Connections of backends, IPv6.
+pub const LOAD6: MapSpec = MapSpec { name: "bl1_load6", ..LOAD4 };
 /// Backends, IPv4.
 pub const BE4: MapSpec = MapSpec {
     name: "bl1_be4",
@@ -110,6 +168,7 @@ pub const BE4: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<Backend4>(),
     entries: limits::BACKENDS,
+    version: 1,
     key: "backend index",
     value: "address, port, state, generation, node, zone, flags",
     writer: "agent",
@@ -125,6 +184,7 @@ pub const BEGEN4: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<GenerationLine>(),
     entries: limits::GENERATION_LINES,
+    version: 1,
     key: "backend index / 32",
     value: "32 generations",
     writer: "agent",
@@ -140,6 +200,7 @@ pub const NEXTHOP: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<Nexthop>(),
     entries: limits::NEXTHOPS,
+    version: 1,
     key: "next hop index, from 1",
     value: "interface, kind, MTU, Ethernet addresses",
     writer: "agent",
@@ -153,6 +214,7 @@ pub const PODROUTE4: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<PodRoute>(),
     entries: limits::POD_ROUTES,
+    version: 1,
     key: "number of the node's range inside the cluster's",
     value: "next hop, node",
     writer: "agent",
@@ -168,6 +230,7 @@ pub const EP4: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<Endpoint>(),
     entries: limits::ENDPOINTS,
+    version: 1,
     key: "index of the pod inside the node's range",
     value: "next hop, endpoint id, interface, flags",
     writer: "agent",
@@ -183,6 +246,7 @@ pub const EPSEEN4: MapSpec = MapSpec {
     key_size: 4,
     value_size: 4,
     entries: limits::ENDPOINTS,
+    version: 1,
     key: "index of the pod inside the node's range",
     value: "bits: packets to and from pods need a flow look-up",
     writer: "programs; the agent clears it when it gives the index to another pod",
@@ -198,6 +262,7 @@ pub const NODEIP4: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<NodeAddress>(),
     entries: limits::NODE_ADDRESSES,
+    version: 1,
     key: "address",
     value: "flags (this node's, node ports served), node, next hop",
     writer: "agent",
@@ -206,6 +271,20 @@ pub const NODEIP4: MapSpec = MapSpec {
 };
 /// Addresses of the cluster's nodes, IPv6.
 pub const NODEIP6: MapSpec = MapSpec { name: "bl1_nodeip6", key_size: 16, ..NODEIP4 };
+/// Hardware addresses of other nodes.
+pub const PEERMAC: MapSpec = MapSpec {
+    name: "bl1_peermac",
+    kind: MapKind::Hash,
+    key_size: size_of::<PeerMac>(),
+    value_size: 4,
+    entries: limits::PEER_MACS,
+    version: 1,
+    key: "hardware address",
+    value: "node",
+    writer: "agent",
+    readers: "xdp_ns, tcx_up_in",
+    stale: "packets that a former node sends to a service address get only this node's endpoints",
+};
 /// Established flows, IPv4.
 pub const FLOW4: MapSpec = MapSpec {
     name: "bl1_flow4",
@@ -213,6 +292,7 @@ pub const FLOW4: MapSpec = MapSpec {
     key_size: size_of::<FlowKey4>(),
     value_size: size_of::<Flow4>(),
     entries: limits::FLOWS,
+    version: 1,
     key: "source, destination, ports, protocol as the packet arrives",
     value: "rewrite, checksum differences, next hop, service, backend, last seen",
     writer: "programs; the agent deletes idle pairs",
@@ -222,6 +302,10 @@ pub const FLOW4: MapSpec = MapSpec {
 /// Established flows, IPv6.
 pub const FLOW6: MapSpec =
     MapSpec { name: "bl1_flow6", key_size: size_of::<FlowKey6>(), value_size: size_of::<Flow6>(), ..FLOW4 };
+/// The established flows' next, larger table, IPv4: one entry unless the table is growing.
+pub const FLOW4_NEXT: MapSpec = MapSpec { name: "bl1_flow4n", entries: 1, ..FLOW4 };
+/// The established flows' next, larger table, IPv6.
+pub const FLOW6_NEXT: MapSpec = MapSpec { name: "bl1_flow6n", entries: 1, ..FLOW6 };
 /// Unanswered flows, IPv4.
 pub const FLOWQ4: MapSpec = MapSpec {
     name: "bl1_flowq4",
@@ -241,6 +325,7 @@ pub const FRAG4: MapSpec = MapSpec {
     key_size: size_of::<FragmentKey4>(),
     value_size: size_of::<Fragment>(),
     entries: limits::FRAGMENTS,
+    version: 1,
     key: "source, destination, identification, protocol",
     value: "ports of the first fragment",
     writer: "programs; the kernel evicts the oldest",
@@ -256,6 +341,7 @@ pub const AFF4: MapSpec = MapSpec {
     key_size: size_of::<AffinityKey4>(),
     value_size: size_of::<Affinity>(),
     entries: limits::AFFINITIES,
+    version: 1,
     key: "service id, client address",
     value: "backend, its generation, last seen",
     writer: "programs; the kernel evicts the oldest",
@@ -269,6 +355,7 @@ pub const AFFSK: MapSpec = MapSpec {
     name: "bl1_affsk",
     key_size: size_of::<SocketAffinityKey>(),
     entries: limits::SOCKET_AFFINITIES,
+    version: 1,
     key: "cookie of the client's network namespace, service id",
     readers: "connect, sendmsg",
     ..AFF4
@@ -280,24 +367,28 @@ pub const ROTOR: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<Rotor>(),
     entries: limits::ROTORS,
+    version: 1,
     key: "backend index & 4095",
     value: "next source port to try",
     writer: "programs",
     readers: "xdp_ns, tcx_*",
     stale: "harmless",
 };
-/// Frontend ports as a bitmap: a value is 1,024 words of 64 bits, bit `port % 64` of word `port / 64` (port as a number).
+/// Bitmaps that keep most packets from being looked up: a value is 1,024 words of 64 bits. Rows 0 to 2: bit `port % 64` of word `port / 64`
+/// (port as a number) is set if some node port has it. Row [`VIP_ROW`]: the same with [`vip_bit`] of each address that some frontend
+/// outside the service range has.
 pub const PORTS: MapSpec = MapSpec {
     name: "bl1_ports",
     kind: MapKind::MappedArray,
     key_size: 4,
     value_size: size_of::<PortBitmap>(),
     entries: limits::PORT_BITMAPS,
-    key: "protocol: TCP 0, UDP 1, SCTP 2",
-    value: "65,536 bits: some frontend outside the service range has this port",
+    version: 1,
+    key: "node ports: TCP 0, UDP 1, SCTP 2; addresses 3",
+    value: "65,536 bits: some node port has this number, some frontend an address with this hash",
     writer: "agent (set before the frontend is inserted; cleared after the last one is deleted)",
     readers: "xdp_ns, tcx_*, connect, sendmsg",
-    stale: "one hash look-up more for packets to that port",
+    stale: "one or two hash look-ups more for packets to that port or address",
 };
 /// Socket reverse translation.
 pub const SKREV: MapSpec = MapSpec {
@@ -306,6 +397,7 @@ pub const SKREV: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<SocketReverse>(),
     entries: 0,
+    version: 1,
     key: "socket",
     value: "the last backends and the service addresses they stand for",
     writer: "connect, sendmsg",
@@ -319,6 +411,7 @@ pub const DROPS: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<DropCounter>(),
     entries: Reason::COUNT,
+    version: 1,
     key: "reason",
     value: "packets",
     writer: "programs",
@@ -332,6 +425,7 @@ pub const SVCSTAT: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<ServiceCounters>(),
     entries: limits::SERVICES,
+    version: 1,
     key: "service id",
     value: "new flows, connects, rejections",
     writer: "programs",
@@ -345,6 +439,7 @@ pub const CFG: MapSpec = MapSpec {
     key_size: 4,
     value_size: size_of::<Control>(),
     entries: 1,
+    version: 1,
     key: "0",
     value: "layout of the pinned maps, switches, epoch",
     writer: "agent",
@@ -355,32 +450,59 @@ pub const CFG: MapSpec = MapSpec {
 /// Value of [`PORTS`].
 pub type PortBitmap = [u64; 1024];
 
+/// Row of [`PORTS`] for addresses.
+pub const VIP_ROW: u32 = 3;
+
+/// Bit of an address in row [`VIP_ROW`] of [`PORTS`], by its [`crate::Ip4::mix`] or [`crate::Ip6::mix`].
+#[inline(always)]
+pub const fn vip_bit(mixed: u32) -> u16 {
+    (mixed.wrapping_mul(0x9e37_79b1) >> 16) as u16
+}
+
+/// Key of [`PEERMAC`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PeerMac {
+    /// Hardware address.
+    pub mac: Mac,
+    /// Zero.
+    pub _pad: u16,
+}
+
+sizes! { PeerMac = 8 }
+
 /// All maps.
 pub const MAPS: &[MapSpec] = &[
-    FE4, FE6, SVC, SLOTS, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4, PODROUTE6, EP4, EP6, EPSEEN4,
-    EPSEEN6, NODEIP4, NODEIP6, FLOW4, FLOW6, FLOWQ4, FLOWQ6, FRAG4, FRAG6, AFF4, AFF6, AFFSK, ROTOR, PORTS,
-    SKREV, DROPS, SVCSTAT, CFG,
+    FE4, FE6, SRCR4, SRCR6, SVC, SLOTS, MAGLEV, LOAD4, LOAD6, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4,
+    PODROUTE6, EP4, EP6, EPSEEN4, EPSEEN6, NODEIP4, NODEIP6, PEERMAC, FLOW4, FLOW6, FLOW4_NEXT, FLOW6_NEXT,
+    FLOWQ4, FLOWQ6, FRAG4, FRAG6, AFF4, AFF6, AFFSK, ROTOR, PORTS, SKREV, DROPS, SVCSTAT, CFG,
 ];
 
-/// Raised by hand when the meaning of bytes changes and their sizes do not.
-pub const LAYOUT_VERSION: u64 = 1;
+impl MapSpec {
+    /// Hash (FNV-1a, 64 bits) over name, kind, sizes, described fields and [`MapSpec::version`]. A pinned map is shared only by programs
+    /// with the same value; from one of another value, entries are carried over.
+    ///
+    /// # Rule for changes
+    /// A value may grow at its end or give a meaning to bytes that were zero, where zero must mean what it meant before: then the old
+    /// bytes, cut or filled up with zeros, are the new value. A key never changes under the same name.
+    pub const fn layout(&self) -> u64 {
+        let hash = text(text(text(FNV_OFFSET, self.name), self.key), self.value);
+        let hash = number(number(hash, self.kind as u64), self.version as u64);
+        number(number(hash, self.key_size as u64), self.value_size as u64)
+    }
+}
 
-/// Hash (FNV-1a, 64 bits) over names, kinds, sizes and described fields of all maps, and [`LAYOUT_VERSION`]. Pinned maps
-/// are reused only by programs with the same value.
-pub const LAYOUT: u64 = layout();
+const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
 
-const fn layout() -> u64 {
-    let mut hash = number(0xcbf2_9ce4_8422_2325, LAYOUT_VERSION);
-    let mut i = 0;
+/// Hash over the layouts of all maps: the same value, the same tables.
+pub const LAYOUT: u64 = {
+    let (mut hash, mut i) = (FNV_OFFSET, 0);
     while i < MAPS.len() {
-        let map = &MAPS[i];
-        hash = text(text(text(hash, map.name), map.key), map.value);
-        hash = number(hash, map.kind as u64);
-        hash = number(number(hash, map.key_size as u64), map.value_size as u64);
+        hash = number(hash, MAPS[i].layout());
         i += 1;
     }
     hash
-}
+};
 
 const fn text(mut hash: u64, text: &str) -> u64 {
     let bytes = text.as_bytes();

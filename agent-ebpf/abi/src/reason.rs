@@ -28,6 +28,12 @@ pub enum Reason {
     HopLimit,
     /// A slot names a backend that does not exist: a publication went wrong.
     BackendMissing,
+    /// The client is outside the service's loadBalancerSourceRanges.
+    SourceRange,
+    /// The packet is larger than the way allows and must not be fragmented: answered with the size that fits.
+    TooBig,
+    /// A packet that another node handed over could not be served here.
+    HandOver,
 }
 
 impl Reason {
@@ -35,7 +41,7 @@ impl Reason {
     pub const COUNT: usize = Self::ALL.len();
 
     /// All reasons, by number.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Malformed,
         Self::Spoofed,
         Self::NoEndpoint,
@@ -48,6 +54,9 @@ impl Reason {
         Self::FragmentUnknown,
         Self::HopLimit,
         Self::BackendMissing,
+        Self::SourceRange,
+        Self::TooBig,
+        Self::HandOver,
     ];
 
     /// The reason with this number; [`Reason::Malformed`] if there is none.
@@ -65,6 +74,9 @@ impl Reason {
             9 => Self::FragmentUnknown,
             10 => Self::HopLimit,
             11 => Self::BackendMissing,
+            12 => Self::SourceRange,
+            13 => Self::TooBig,
+            14 => Self::HandOver,
             _ => Self::Malformed,
         }
     }
@@ -84,6 +96,9 @@ impl Reason {
             Self::FragmentUnknown => "fragment-unknown",
             Self::HopLimit => "hop-limit",
             Self::BackendMissing => "backend-missing",
+            Self::SourceRange => "source-range",
+            Self::TooBig => "too-big",
+            Self::HandOver => "hand-over",
         }
     }
 }

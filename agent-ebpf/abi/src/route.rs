@@ -18,6 +18,21 @@ pub const KIND_STACK: u8 = 3;
 /// [`Nexthop::kind`]: drop ([`crate::Reason::Unreachable`]).
 pub const KIND_DROP: u8 = 4;
 
+/// [`Nexthop::kind`]: a node on another segment: its packets travel in VXLAN (RFC 7348) over IPv4 to [`Nexthop::tunnel`].
+/// `ifindex` is the VXLAN device, `underlay` the interface that the outer packet leaves by, `smac` and `dmac` its frame.
+pub const KIND_TUNNEL: u8 = 5;
+
+/// Hardware address of every node's VXLAN device, so that inner frames need no neighbour discovery.
+pub const TUNNEL_MAC: Mac = Mac::from_bytes([0x02, 0x62, 0x6c, 0x76, 0x78, 0x01]);
+/// VXLAN network identifier of packets between pods and nodes.
+pub const VNI_PODS: u32 = 1;
+/// VXLAN network identifier of packets to a service address, handed over unchanged to the node that shall answer them.
+pub const VNI_SERVICES: u32 = 2;
+/// UDP port of VXLAN (IANA).
+pub const VXLAN_PORT: u16 = 4789;
+/// Bytes that VXLAN over IPv4 adds to a packet: outer IP, UDP and VXLAN headers and the inner Ethernet header.
+pub const TUNNEL_OVERHEAD: u16 = 50;
+
 /// Value of [`crate::maps::NEXTHOP`]. The 32 bytes are rewritten in place when a neighbour changes; set `kind` to
 /// [`KIND_STACK`] first if `ifindex` and the addresses change together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -35,12 +50,12 @@ pub struct Nexthop {
     pub smac: Mac,
     /// Destination address of frames: the pod's, the node's or the gateway's.
     pub dmac: Mac,
-    /// Zero (tunnel address or VNI later).
+    /// With [`KIND_TUNNEL`] the node's address in wire order, otherwise zero.
     pub tunnel: u32,
     /// Raised at each rewrite.
     pub generation: u32,
-    /// Zero.
-    pub _spare: u32,
+    /// With [`KIND_TUNNEL`] the interface that outer packets leave by, otherwise zero.
+    pub underlay: u32,
 }
 
 /// Value of [`crate::maps::PODROUTE4`] and [`crate::maps::PODROUTE6`]: where a node's pod range leads.
@@ -82,6 +97,22 @@ pub struct Endpoint {
     pub flags: u16,
 }
 
+/// What XDP tells tcx about a packet for a pod of this node, in the 8 bytes before the packet (`bpf_xdp_adjust_meta`): it is translated,
+/// deliver it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct HandOff {
+    /// [`HandOff::MAGIC`].
+    pub magic: u32,
+    /// Index into [`crate::maps::NEXTHOP`].
+    pub nexthop: u32,
+}
+
+impl HandOff {
+    /// Tells a note of ours from anything else that may lie before a packet.
+    pub const MAGIC: u32 = 0x626c_6831;
+}
+
 /// Bits of [`NodeAddress::flags`].
 pub mod node_flags {
     /// The address is this node's.
@@ -104,4 +135,4 @@ pub struct NodeAddress {
     pub _pad: u32,
 }
 
-sizes! { Nexthop = 32, PodRoute = 8, Endpoint = 16, NodeAddress = 16 }
+sizes! { Nexthop = 32, PodRoute = 8, Endpoint = 16, NodeAddress = 16, HandOff = 8 }

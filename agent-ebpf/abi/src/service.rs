@@ -19,8 +19,8 @@ use crate::sizes;
 /// Backends of one choice set: `count` slots from line `base` of [`crate::maps::SLOTS`] on; slot `i` is element
 /// `i % 16` of line `base + i / 16`. Zero is the empty run.
 ///
-/// Bits: base 0..32, count 32..48, generation 48..64. The generation is free for the writer (it helps to see in a
-/// dump whether two readers saw the same publication); readers ignore it.
+/// Bits: base 0..32, count 32..48, generation 48..64. The writer raises the generation with each publication of a service's
+/// runs: a Maglev table serves only together with the run of the same generation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub struct Run(pub u64);
@@ -62,13 +62,16 @@ pub mod flags {
     pub const EXTERNAL_LOCAL: u32 = 1 << 1;
     /// sessionAffinity=ClientIP with [`super::Service::affinity_s`]: see [`crate::affinity`].
     pub const AFFINITY: u32 = 1 << 2;
-    /// Choose by [`super::Service::run_maglev`] for clients outside. Not honoured yet.
+    /// Packets: choose by [`super::Service::maglev_cluster`] or [`super::Service::maglev_local`], which nodes agree on. Sockets, which
+    /// know no source port yet, choose at random.
     pub const MAGLEV: u32 = 1 << 3;
-    /// loadBalancerSourceRanges are set. Not honoured yet.
-    pub const SOURCE_RANGES: u32 = 1 << 4;
-    /// Remote backends of clients outside are reached by direct server return on the same segment instead of source
-    /// translation. Not honoured yet.
-    pub const DSR_L2: u32 = 1 << 5;
+    /// Choose in turns, each CPU on its own.
+    pub const ROUND_ROBIN: u32 = 1 << 4;
+    /// Direct server return: clients outside reach backends on other nodes with their own address, and the backend's node answers
+    /// them, instead of source translation here.
+    pub const DSR: u32 = 1 << 5;
+    /// Of two backends at random, choose the one with fewer connections ([`crate::backend::Load`]).
+    pub const LEAST_CONNECTIONS: u32 = 1 << 6;
 }
 
 /// Value of [`crate::maps::SVC`]: one cache line a service port. An entry of all zeros is a free id.
@@ -85,8 +88,9 @@ pub struct Service {
     pub run_cluster: Run,
     /// The eligible endpoints of this node.
     pub run_local: Run,
-    /// Maglev table: `base` is a line of the table, `count` its number of cells. Not read yet.
-    pub run_maglev: Run,
+    /// Maglev table over `run_cluster`: `base` is its first line in [`crate::maps::MAGLEV`], `count` its number of cells. Counts only
+    /// while both have the same generation.
+    pub maglev_cluster: Run,
     /// Bits of [`flags`].
     pub flags: u32,
     /// ClientIP affinity timeout, seconds.
@@ -95,8 +99,10 @@ pub struct Service {
     pub stats: u32,
     /// Changed by the writer whenever anything but the runs changes; for people who read dumps.
     pub config_generation: u32,
+    /// Maglev table over `run_local`.
+    pub maglev_local: Run,
     /// Zero.
-    pub _spare: [u32; 6],
+    pub _spare: [u32; 4],
 }
 
 /// Slots in one line.
@@ -110,7 +116,19 @@ pub struct SlotLine {
     pub backends: [u32; 16],
 }
 
-sizes! { Run = 8, Service = 64, SlotLine = 64 }
+/// Cells in one line.
+pub const CELLS_PER_LINE: u32 = 32;
+
+/// Value of [`crate::maps::MAGLEV`]: one cache line of a Maglev table. A table's first line is `base`; cell `i` is element
+/// `i % 32` of line `base + i / 32`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MaglevLine {
+    /// Positions inside the run that the table belongs to.
+    pub cells: [u16; 32],
+}
+
+sizes! { Run = 8, Service = 64, SlotLine = 64, MaglevLine = 64 }
 
 #[cfg(test)]
 mod tests {

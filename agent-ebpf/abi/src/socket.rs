@@ -23,8 +23,18 @@ pub struct ReversePair {
     pub index: u32,
     /// The backend's generation when it was chosen.
     pub generation: u16,
+    /// Bits of [`pair_flags`].
+    pub flags: u16,
     /// Zero.
-    pub _pad: [u16; 3],
+    pub _pad: [u16; 2],
+}
+
+/// Bits of [`ReversePair::flags`].
+pub mod pair_flags {
+    /// The connection was counted in [`crate::backend::Load::sockets`].
+    pub const COUNTED: u16 = 1 << 0;
+    /// The backend's index is one of IPv6.
+    pub const IPV6: u16 = 1 << 1;
 }
 
 /// Pairs remembered for one socket.

@@ -14,8 +14,8 @@ pub struct ServiceCounters {
     pub connects: u64,
     /// Refused or rejected because no endpoint was there.
     pub rejected: u64,
-    /// Zero.
-    pub _spare: u64,
+    /// Turn of [`crate::service::flags::ROUND_ROBIN`]: free-running, read modulo the run's length.
+    pub turn: u64,
 }
 
 /// Value of [`crate::maps::DROPS`], by [`crate::Reason`].

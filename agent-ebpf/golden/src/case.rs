@@ -17,7 +17,13 @@ use abi::Reason;
 use crate::frame::Spec;
 
 /// The table of cases.
-pub const CASES: &str = include_str!("../cases.txt");
+pub const CASES: &str = concat!(
+    include_str!("../cases/base.txt"),
+    "\n",
+    include_str!("../cases/choice.txt"),
+    "\n",
+    include_str!("../cases/paths.txt")
+);
 
 /// A hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

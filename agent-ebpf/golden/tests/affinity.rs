@@ -1,5 +1,5 @@
 //! Client affinity at the socket, over tables in memory: `BPF_PROG_TEST_RUN` does not run socket programs. The packet's side
-//! is in `cases.txt`.
+//! is in `cases/*.txt`.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::net::{IpAddr, SocketAddr};

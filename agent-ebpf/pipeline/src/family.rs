@@ -206,7 +206,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn mix(addr: Ip4) -> u32 {
-        addr.0
+        addr.mix()
     }
 
     #[inline(always)]
@@ -315,8 +315,7 @@ impl Family for V6 {
 
     #[inline(always)]
     fn mix(addr: Ip6) -> u32 {
-        let [a, b, c, d] = addr.0;
-        a ^ b.rotate_left(7) ^ c.rotate_left(13) ^ d.rotate_left(19)
+        addr.mix()
     }
 
     #[inline(always)]

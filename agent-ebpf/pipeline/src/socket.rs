@@ -125,7 +125,8 @@ mod tests {
             frontend_port: Port::from_host(80),
             index: backend,
             generation: 0,
-            _pad: [0; 3],
+            flags: 0,
+            _pad: [0; 2],
         }
     }
 

@@ -208,7 +208,7 @@ fn tables(maps: &Maps, directory: &Path) -> Vec<Table> {
             maps::elements_of(directory, map).ok()
         }
         MapKind::MappedArray => rows(maps, map.name),
-        MapKind::PerCpuArray | MapKind::SocketStorage => None,
+        MapKind::PerCpuArray | MapKind::SocketStorage | MapKind::LpmTrie => None,
     };
     let specs = MAPS.iter().filter_map(|map| {
         let entries = maps::entries_of(directory, map).unwrap_or(map.entries);
