@@ -50,10 +50,24 @@ pub fn key_from_v6(key: &FrontendKey6) -> Option<FrontendKey> {
 
 /// The bytes of a frontend.
 pub fn frontend(row: Frontend) -> frontend::Frontend {
+    let bit = |on: bool, bit: u16| if on { bit } else { 0 };
     frontend::Frontend {
         service: row.service,
-        flags: if row.external { frontend::flags::EXTERNAL } else { 0 },
+        flags: bit(row.external, frontend::flags::EXTERNAL)
+            | bit(row.source_ranges, frontend::flags::SOURCE_RANGES)
+            | bit(row.node_port, frontend::flags::NODE_PORT),
         _pad: 0,
+    }
+}
+
+/// The frontend that these bytes say.
+pub fn frontend_from(row: frontend::Frontend) -> Frontend {
+    let has = |bit: u16| row.flags & bit != 0;
+    Frontend {
+        service: row.service,
+        external: has(frontend::flags::EXTERNAL),
+        source_ranges: has(frontend::flags::SOURCE_RANGES),
+        node_port: has(frontend::flags::NODE_PORT),
     }
 }
 
@@ -80,7 +94,7 @@ pub fn backend4(row: &Backend, addr: Ipv4Addr, generation: u16) -> Backend4 {
         addr: addr.into(),
         port,
         state,
-        weight: 1,
+        weight: row.weight,
         generation,
         node: row.node,
         zone: 0,
@@ -97,7 +111,7 @@ pub fn backend6(row: &Backend, addr: Ipv6Addr, generation: u16) -> Backend6 {
         addr: addr.into(),
         port,
         state,
-        weight: 1,
+        weight: row.weight,
         generation,
         node: row.node,
         zone: 0,

@@ -108,8 +108,7 @@ impl Services {
             families.insert(row.service, key.address.family());
             learned.frontends.push((key, row.service));
             services.count(key, config, true);
-            let external = row.flags & abi::frontend::flags::EXTERNAL != 0;
-            services.frontends.insert(key, Frontend { service: row.service, external });
+            services.frontends.insert(key, encode::frontend_from(row));
         }
         for id in 1..maps.svc.len() {
             let Some(row) = maps.svc.get(id).filter(|row| *row != Service::default()) else { continue };
@@ -119,7 +118,8 @@ impl Services {
             }
             services.runs.insert(id, stretches);
             let backends = families.get(&id).map(|family| members(maps, *family, &row)).unwrap_or_default();
-            learned.services.push(LearnedService { id, backends });
+            let maglev = [row.maglev_cluster.count(), row.maglev_local.count()];
+            learned.services.push(LearnedService { id, backends, maglev });
         }
         services.bury_orphans(maps, &learned);
         (services, learned)

@@ -119,6 +119,10 @@ pub struct Frontend {
     pub service: u32,
     /// Reached from outside the cluster: externalTrafficPolicy applies to outside clients.
     pub external: bool,
+    /// Only clients in the service's source ranges may use it: a load balancer's address.
+    pub source_ranges: bool,
+    /// A Service's node port. A hostPort is not one, although it may share its scope ([`FrontendAddress::NodePort`]).
+    pub node_port: bool,
 }
 
 /// Whether a backend takes connections because it is ready, or because nothing better is there.
@@ -145,6 +149,8 @@ pub struct Backend {
     pub local: bool,
     /// The address is a node's.
     pub host: bool,
+    /// Share of new connections against the service's other backends, 1 to 16. Runs and Maglev tables have it already.
+    pub weight: u8,
 }
 
 /// A service row: one service port in one family.
@@ -158,6 +164,19 @@ pub struct ServiceRow {
     pub cluster: Vec<u32>,
     /// Backend indexes for the Local policies.
     pub local: Vec<u32>,
+    /// Maglev table over `cluster`: positions in it. Empty without `abi::service::flags::MAGLEV`, and when `cluster` is empty.
+    pub maglev_cluster: Vec<u16>,
+    /// Maglev table over `local`.
+    pub maglev_local: Vec<u16>,
+}
+
+/// What the HTTP server at spec.healthCheckNodePort of one Service answers by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// spec.healthCheckNodePort.
+    pub port: u16,
+    /// Ready endpoints on this node: 200 if there is one, 503 otherwise.
+    pub local_endpoints: usize,
 }
 
 /// Rows to write and to remove.
@@ -167,16 +186,26 @@ pub struct Diff {
     pub backends: Vec<(Family, u32, Option<Backend>)>,
     /// Service rows by id.
     pub services: Vec<(u32, Option<ServiceRow>)>,
-    /// Frontend rows by key.
+    /// Frontend rows by key, each key once.
     pub frontends: Vec<(FrontendKey, Option<Frontend>)>,
+    /// Service addresses that answer echo requests and reject ports without a frontend: whether it is one now.
+    pub vips: Vec<(IpAddr, bool)>,
+    /// Service id, range of client addresses (base and prefix length), and whether it is allowed now.
+    pub source_ranges: Vec<(u32, IpAddr, u8, bool)>,
+    /// Services whose health check changed; `None`: it has none any more. Not a row of the data plane's tables.
+    pub health_checks: Vec<(ObjectKey, Option<HealthCheck>)>,
     /// What could not be understood or published.
     pub problems: Vec<Problem>,
 }
 
 impl Diff {
-    /// Whether no row changes.
+    /// Whether no row changes. Problems and health checks are no rows.
     pub fn is_empty(&self) -> bool {
-        self.backends.is_empty() && self.services.is_empty() && self.frontends.is_empty()
+        self.backends.is_empty()
+            && self.services.is_empty()
+            && self.frontends.is_empty()
+            && self.vips.is_empty()
+            && self.source_ranges.is_empty()
     }
 }
 

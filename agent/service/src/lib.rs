@@ -9,6 +9,7 @@
 //! Bad input never fails a call: the part that cannot be understood is left out and named in [`Diff::problems`].
 
 pub mod diff;
+mod host_port;
 pub mod ids;
 pub mod object;
 mod published;
@@ -16,9 +17,10 @@ mod tables;
 pub mod topology;
 
 pub use diff::{
-    Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, Problem, Protocol,
-    ServiceRow,
+    Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, HealthCheck, Problem,
+    Protocol, ServiceRow,
 };
+pub use host_port::HostPort;
 pub use tables::{Learned, LearnedService, NodeFacts, Tables};
 
 use std::fmt;

@@ -87,6 +87,7 @@ impl Published {
             affinity_s: desired.affinity_s,
             cluster: self.indexes(&desired.cluster),
             local: self.indexes(&desired.local),
+            ..ServiceRow::default()
         };
         if self.row.as_ref() != Some(&row) {
             self.row = Some(row.clone());

@@ -16,7 +16,8 @@ use crate::object::{self, ServiceFacts, SliceFacts};
 use crate::published::{Desired, PortKey, Published};
 use crate::topology::{self, Endpoint, Here};
 use crate::{
-    Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, ObjectKey, Problem,
+    Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, HealthCheck, HostPort, ObjectKey,
+    Problem,
 };
 
 /// What the tables need of a node of the cluster.
@@ -37,6 +38,10 @@ pub struct Learned {
     pub frontends: Vec<(FrontendKey, u32)>,
     /// Services.
     pub services: Vec<LearnedService>,
+    /// Service addresses ([`Diff::vips`]).
+    pub vips: Vec<IpAddr>,
+    /// Allowed clients: service id, base address, prefix length.
+    pub source_ranges: Vec<(u32, IpAddr, u8)>,
 }
 
 /// A service row as found.
@@ -46,6 +51,8 @@ pub struct LearnedService {
     pub id: u32,
     /// Its backends: family, index, address, port.
     pub backends: Vec<(Family, u32, IpAddr, u16)>,
+    /// Cells of its two Maglev tables (cluster, local), 0 without.
+    pub maglev: [u16; 2],
 }
 
 /// What the API says of one Service, and which ports of it are published.
@@ -188,6 +195,17 @@ impl Tables {
         self.slice_owners.keys().cloned().collect()
     }
 
+    /// The hostPorts of a pod of this node with a network of its own; empty when it is gone. Call for the pods that run before
+    /// [`Self::start`], which removes what an earlier process left and nobody claims.
+    pub fn set_host_ports(&mut self, _pod: &ObjectKey, _ports: &[HostPort], _now_ms: u64) -> Diff {
+        Diff::default()
+    }
+
+    /// The health checks of all Services that have one.
+    pub fn health_checks(&self) -> impl Iterator<Item = (&ObjectKey, HealthCheck)> {
+        std::iter::empty()
+    }
+
     /// The nodes of the cluster, and the zone of this one. Services are recomputed only if a number or an address changed.
     pub fn set_nodes(&mut self, nodes: &[NodeFacts], zone: &str, now_ms: u64) -> Diff {
         let numbers: HashMap<String, u16> =
@@ -292,7 +310,7 @@ impl Tables {
         for (frontend, external) in &desired.frontends {
             if published.frontends.get(frontend) != Some(external)
                 && let Some(holder) =
-                    self.claim(*frontend, port, Frontend { service: id, external: *external }, diff)
+                    self.claim(*frontend, port, Frontend { service: id, external: *external, source_ranges: false, node_port: false }, diff)
             {
                 diff.problems.push(problem("spec", format!("{frontend} belongs to service {holder}")));
             }
@@ -433,6 +451,7 @@ impl Tables {
             node: self.nodes.get(&endpoint.node).copied().unwrap_or(0),
             local,
             host,
+            weight: 1,
         }
     }
 }

@@ -365,8 +365,9 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
         services: model
             .services
             .iter()
-            .map(|(id, row)| LearnedService { id: *id, backends: members(row) })
+            .map(|(id, row)| LearnedService { id: *id, backends: members(row), maglev: [0; 2] })
             .collect(),
+        ..Learned::default()
     };
 
     let mut after = Fixture::new();
@@ -417,12 +418,13 @@ fn rows_that_a_crash_left_without_a_service_are_removed() {
     fixture.tables.adopt(Learned {
         frontends: vec![(key(80), 3), (key(81), 3)],
         services: vec![
-            LearnedService { id: 3, backends: Vec::new() },
-            LearnedService { id: 7, backends: Vec::new() },
+            LearnedService { id: 3, backends: Vec::new(), maglev: [0; 2] },
+            LearnedService { id: 7, backends: Vec::new(), maglev: [0; 2] },
         ],
+        ..Learned::default()
     });
     for (port, id) in [(80, 3), (81, 3)] {
-        fixture.model.frontends.insert(key(port), Frontend { service: id, external: false });
+        fixture.model.frontends.insert(key(port), Frontend { service: id, external: false, source_ranges: false, node_port: false });
     }
     fixture.model.services.extend([(3, ServiceRow::default()), (7, ServiceRow::default())]);
     fixture.service("a", cluster_ip("10.96.0.10"));
