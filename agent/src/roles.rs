@@ -94,15 +94,21 @@ pub async fn proxy(flags: Proxy) -> Result<()> {
 
 fn open(flags: &Proxy, node: NodeConfig) -> Result<(Arc<Dataplane>, Learned, Uplink)> {
     let device = network::device::find(&flags.uplink).context("uplink")?;
-    let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu, veth: device.veth };
+    let uplink = Uplink {
+        name: flags.uplink.clone(),
+        ifindex: device.index,
+        mac: device.mac,
+        mtu: device.mtu,
+        veth: device.veth,
+    };
     let options = Options {
         bpf_dir: flags.bpf_dir.clone(),
         cgroup: flags.cgroup_root.clone(),
-        uplink: flags.uplink.clone(),
+        uplinks: vec![uplink.clone()],
         xdp: flags.xdp.into(),
-        entries: Vec::new(),
+        ..Options::default()
     };
-    let (dataplane, learned) = Dataplane::open(options, node, uplink).context("data plane")?;
+    let (dataplane, learned) = Dataplane::open(options, node).context("data plane")?;
     tracing::info!(
         xdp = dataplane.xdp().unwrap_or("off"),
         services = learned.services.len(),
@@ -117,8 +123,7 @@ fn node_config(flags: &Proxy) -> NodeConfig {
         cluster_cidrs: flags.cluster_cidr.iter().map(pair).collect(),
         service_cidrs: flags.service_cidr.iter().map(pair).collect(),
         addresses: flags.node_ip.clone(),
-        spoof_check: false,
-        masquerade: false,
+        ..NodeConfig::default()
     }
 }
 

@@ -227,6 +227,7 @@ impl Cluster {
                 local,
                 addresses,
                 pod_cidrs: pod_cidrs.iter().map(pair).collect(),
+                tunnel: None,
             });
         }
         if !state.nodes.contains_key(&self.node_name) {
@@ -235,6 +236,7 @@ impl Cluster {
                 local: true,
                 addresses: self.node_ips.clone(),
                 pod_cidrs: Vec::new(),
+                tunnel: None,
             });
         }
         if let Err(error) = self.dataplane.set_nodes(&rows) {

@@ -5,99 +5,22 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use abi::config::{Cidr4, Cidr6, Config, features};
+use abi::config::{Config, features};
 use service::{Diff, Learned};
 
+use crate::config::{self, Given};
 use crate::flows::{self, FlowCount, FlowsError};
 use crate::maps::{self, Maps, MapsError};
+use crate::options::{NodeAddresses, NodeConfig, Options, PodPort, Uplink};
 use crate::programs::{Programs, ProgramsError, XdpMode};
-use crate::routes::{NodeAddresses, Routes, RoutesError, Uplink};
+use crate::routes::{Routes, RoutesError};
 use crate::services::{Services, ServicesError};
 use crate::{CgroupError, cgroup, sys};
-
-/// Source of a pod's connection to itself through a service: a link-local address that nobody has (RFC 3927).
-const HAIRPIN4: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 2);
-/// The same for IPv6: a unique local address (RFC 4193), since pods resolve link-local ones instead of routing them.
-const HAIRPIN6: Ipv6Addr = Ipv6Addr::new(0xfd62, 0x6565, 0x6c69, 0x6e65, 0, 0, 0, 2);
-
-/// Which XDP modes may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum XdpChoice {
-    /// Native if the driver can, else generic, else none. On a veth, generic: packets that native XDP sends back are not seen by the far
-    /// end until something else wakes it, unless it runs XDP, too (drivers/net/veth.c, `veth_xdp_flush`).
-    Auto,
-    /// Native or none.
-    Native,
-    /// Generic or none.
-    Generic,
-    /// None: tcx does the work.
-    Off,
-}
-
-impl XdpChoice {
-    fn modes(self, uplink: Uplink) -> &'static [XdpMode] {
-        match self {
-            Self::Auto if uplink.veth => &[XdpMode::Generic],
-            Self::Auto => &[XdpMode::Native, XdpMode::Generic],
-            Self::Native => &[XdpMode::Native],
-            Self::Generic => &[XdpMode::Generic],
-            Self::Off => &[],
-        }
-    }
-}
-
-/// Where the data plane lives.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Directory on a BPF filesystem.
-    pub bpf_dir: PathBuf,
-    /// Subtree of the cgroup v2 tree whose sockets are served, like `beeline/node1`.
-    pub cgroup: String,
-    /// Device that leads to other nodes.
-    pub uplink: String,
-    /// XDP on the uplink.
-    pub xdp: XdpChoice,
-    /// Map sizes that differ from `abi::limits`, by map name.
-    pub entries: Vec<(&'static str, u32)>,
-}
-
-/// What the programs are told of the node and the cluster. A prefix is an address and a length.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NodeConfig {
-    /// This node's pod ranges.
-    pub pod_cidrs: Vec<(IpAddr, u8)>,
-    /// The cluster's pod ranges.
-    pub cluster_cidrs: Vec<(IpAddr, u8)>,
-    /// The service ranges.
-    pub service_cidrs: Vec<(IpAddr, u8)>,
-    /// This node's addresses; the first of each family is the source of translated clients.
-    pub addresses: Vec<IpAddr>,
-    /// Whether pods may only send from their own addresses.
-    pub spoof_check: bool,
-    /// Whether pods' connections to addresses outside the cluster get this node's address.
-    pub masquerade: bool,
-}
-
-/// A pod's interface as the data plane needs it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodPort {
-    /// Index of the host end.
-    pub ifindex: u32,
-    /// Name of the host end.
-    pub ifname: String,
-    /// Hardware address of the host end.
-    pub host_mac: [u8; 6],
-    /// Hardware address of the pod's end.
-    pub pod_mac: [u8; 6],
-    /// Addresses of the pod.
-    pub addresses: Vec<IpAddr>,
-}
 
 /// Why the data plane could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -123,12 +46,14 @@ pub enum Error {
     /// The namespace's cookie.
     #[error("reading the network namespace's cookie: {0}")]
     Cookie(io::Error),
+    /// Nothing leads out of the node.
+    #[error("options.uplinks: at least one device is needed")]
+    NoUplink,
 }
 
 /// The data plane of one node.
 pub struct Dataplane {
     options: Options,
-    uplink: Uplink,
     cgroup: File,
     /// Milliseconds are counted from here.
     epoch: Instant,
@@ -149,20 +74,21 @@ struct Inner {
 impl Dataplane {
     /// Loads the programs, adopts or creates maps and links, and returns the numbers that an earlier process gave out. Runs in the
     /// node's network namespace.
-    pub fn open(options: Options, node: NodeConfig, uplink: Uplink) -> Result<(Self, Learned), Error> {
+    pub fn open(options: Options, node: NodeConfig) -> Result<(Self, Learned), Error> {
+        let uplink = options.uplinks.first().ok_or(Error::NoUplink)?.clone();
         let cgroup = cgroup::open(&options.cgroup)?;
         let seed = Maps::open(&options.bpf_dir, false)
             .ok()
             .map(|maps| maps.control().hash_seed)
             .filter(|seed| *seed != 0);
-        let config = config(&node, uplink, seed.unwrap_or_else(new_seed))?;
-        let (programs, config, xdp) = attach(&options, &cgroup, config, uplink)?;
+        let config = config::constants(&options, &node, given(seed)?);
+        let (programs, config, xdp) = attach(&options, &cgroup, config, &uplink)?;
         let maps = Maps::open(&options.bpf_dir, true)?;
         stamp(&maps, &config)?;
         let (services, learned) = Services::learn(&maps, &config);
         let routes = Routes::learn(&maps, &config, uplink);
         let inner = Inner { config, node, programs, xdp, maps, services, routes, pods: Vec::new() };
-        let dataplane = Self { options, uplink, cgroup, epoch: Instant::now(), inner: Mutex::new(inner) };
+        let dataplane = Self { options, cgroup, epoch: Instant::now(), inner: Mutex::new(inner) };
         Ok((dataplane, learned))
     }
 
@@ -172,8 +98,9 @@ impl Dataplane {
         if inner.node == node {
             return Ok(());
         }
-        let config = config(&node, self.uplink, inner.config.hash_seed)?;
-        let (programs, config, xdp) = attach(&self.options, &self.cgroup, config, self.uplink)?;
+        let config = config::constants(&self.options, &node, given(Some(inner.config.hash_seed))?);
+        let uplink = self.options.uplinks.first().ok_or(Error::NoUplink)?;
+        let (programs, config, xdp) = attach(&self.options, &self.cgroup, config, uplink)?;
         for pod in &inner.pods {
             programs.attach_pod(&pod.ifname, pod.ifindex)?;
         }
@@ -304,9 +231,9 @@ fn attach(
     options: &Options,
     cgroup: &File,
     mut config: Config,
-    uplink: Uplink,
+    uplink: &Uplink,
 ) -> Result<(Programs, Config, Option<XdpMode>), Error> {
-    let pinned = Programs::pinned_xdp(&options.bpf_dir, &options.uplink);
+    let pinned = Programs::pinned_xdp(&options.bpf_dir, &uplink.name);
     let modes = options.xdp.modes(uplink);
     // The mode that runs already is tried first: changing it would mean a moment without.
     let ordered = pinned
@@ -321,7 +248,7 @@ fn attach(
             Some(programs) => programs,
             None => Programs::load(&options.bpf_dir, &config, &options.entries)?,
         };
-        match programs.attach_xdp(&options.uplink, uplink.ifindex, mode) {
+        match programs.attach_xdp(&uplink.name, uplink.ifindex, mode) {
             Ok(()) => attached = Some(mode),
             Err(error) => tracing::info!(%error, mode = mode.as_str(), "XDP is not possible in this mode"),
         }
@@ -337,10 +264,10 @@ fn attach(
             Programs::load(&options.bpf_dir, &config, &options.entries)?
         }
     };
-    programs.attach_uplink(&options.uplink, uplink.ifindex)?;
+    programs.attach_uplink(&uplink.name, uplink.ifindex)?;
     programs.attach_cgroup(cgroup.as_fd())?;
     if let Some(old) = pinned.filter(|old| Some(*old) != attached) {
-        programs.detach_xdp(&options.uplink, old);
+        programs.detach_xdp(&uplink.name, old);
     }
     Ok((programs, config, attached))
 }
@@ -364,52 +291,8 @@ fn new_seed() -> u32 {
     (RandomState::new().hash_one(std::process::id()) as u32).max(1)
 }
 
-/// The programs' constants.
-fn config(node: &NodeConfig, uplink: Uplink, hash_seed: u32) -> Result<Config, Error> {
-    let range4 = |ranges: &[(IpAddr, u8)]| {
-        ranges.iter().find_map(|(net, length)| match net {
-            IpAddr::V4(v4) => Some((Cidr4::new((*v4).into(), *length), *length)),
-            IpAddr::V6(_) => None,
-        })
-    };
-    let range6 = |ranges: &[(IpAddr, u8)]| {
-        ranges.iter().find_map(|(net, length)| match net {
-            IpAddr::V6(v6) => Some((Cidr6::new((*v6).into(), *length), *length)),
-            IpAddr::V4(_) => None,
-        })
-    };
-    let mut config =
-        Config { hash_seed, netns_cookie: sys::netns_cookie().map_err(Error::Cookie)?, ..Config::EMPTY };
-    (config.hairpin4, config.hairpin6) = (HAIRPIN4.into(), HAIRPIN6.into());
-    if let Some((range, length)) = range4(&node.pod_cidrs) {
-        config.pods4 = range;
-        config.cluster4_shift = 32 - u32::from(length.min(32));
-    }
-    if let Some((range, length)) = range6(&node.pod_cidrs) {
-        config.pods6 = range;
-        config.cluster6_shift = 64 - u32::from(length.min(64));
-    }
-    config.cluster4 = range4(&node.cluster_cidrs).map_or(Cidr4::NONE, |(range, _)| range);
-    config.cluster6 = range6(&node.cluster_cidrs).map_or(Cidr6::NONE, |(range, _)| range);
-    config.services4 = range4(&node.service_cidrs).map_or(Cidr4::NONE, |(range, _)| range);
-    config.services6 = range6(&node.service_cidrs).map_or(Cidr6::NONE, |(range, _)| range);
-    config.features = features::PEER_NAME;
-    for address in node.addresses.iter().rev() {
-        match address {
-            IpAddr::V4(v4) => config.snat4 = (*v4).into(),
-            IpAddr::V6(v6) => {
-                config.snat6 = (*v6).into();
-                config.features |= features::IPV6;
-            }
-        }
-    }
-    for (on, feature) in [(node.spoof_check, features::SPOOF_CHECK), (node.masquerade, features::MASQUERADE)]
-    {
-        config.features |= if on { feature } else { 0 };
-    }
-    config.uplink = uplink.ifindex;
-    Ok(config)
+/// What is not configured.
+fn given(seed: Option<u32>) -> Result<Given, Error> {
+    let netns_cookie = sys::netns_cookie().map_err(Error::Cookie)?;
+    Ok(Given { netns_cookie, hash_seed: seed.unwrap_or_else(new_seed) })
 }
-
-#[cfg(test)]
-mod tests;

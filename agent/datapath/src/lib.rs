@@ -10,12 +10,14 @@
 //! - `links/PROGRAM[-DEVICE]`: the attachments; a new agent replaces the program inside the link, which is atomic.
 
 mod cgroup;
+mod config;
 mod dataplane;
 mod encode;
 mod flows;
 mod lines;
 mod maps;
 mod object;
+mod options;
 mod programs;
 mod routes;
 mod services;
@@ -23,11 +25,14 @@ pub mod status;
 mod sys;
 
 pub use cgroup::CgroupError;
-pub use dataplane::{Dataplane, Error, NodeConfig, Options, PodPort, XdpChoice};
+pub use dataplane::{Dataplane, Error};
 pub use flows::{FlowCount, FlowsError};
 pub use maps::MapsError;
+pub use options::{
+    NodeAddresses, NodeConfig, NodePortAddresses, Options, PodPort, Tunnel, Uplink, Vxlan, XdpChoice,
+};
 pub use programs::ProgramsError;
-pub use routes::{NodeAddresses, RoutesError, Uplink};
+pub use routes::RoutesError;
 pub use services::ServicesError;
 
 /// Whether this build carries the BPF programs.

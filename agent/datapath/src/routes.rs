@@ -14,8 +14,8 @@ use abi::{Ip4, Ip6, Mac};
 use aya::maps::MapError;
 use service::ids::Ids;
 
-use crate::dataplane::PodPort;
 use crate::maps::Maps;
+use crate::options::{NodeAddresses, PodPort, Uplink};
 use crate::sys::Wire;
 
 /// Why a route could not be written.
@@ -32,32 +32,6 @@ pub enum RoutesError {
         /// aya's error.
         source: MapError,
     },
-}
-
-/// What the tables need of a node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeAddresses {
-    /// Number, as in backend rows.
-    pub number: u16,
-    /// Whether it is this node.
-    pub local: bool,
-    /// Its addresses.
-    pub addresses: Vec<IpAddr>,
-    /// Its pod ranges: first address and prefix length.
-    pub pod_cidrs: Vec<(IpAddr, u8)>,
-}
-
-/// The device that leads to other nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Uplink {
-    /// Index.
-    pub ifindex: u32,
-    /// Hardware address.
-    pub mac: [u8; 6],
-    /// MTU in bytes.
-    pub mtu: u32,
-    /// One end of a veth pair, where native XDP depends on the far end (see `XdpChoice::Auto`).
-    pub veth: bool,
 }
 
 /// A pod in the tables.

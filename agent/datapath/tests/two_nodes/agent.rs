@@ -113,12 +113,21 @@ pub fn main() {
         "off" => XdpChoice::Off,
         _ => XdpChoice::Auto,
     };
+    let device = network::device::find("eth0").unwrap();
+    let uplink = Uplink {
+        name: "eth0".into(),
+        ifindex: device.index,
+        mac: device.mac,
+        mtu: device.mtu,
+        veth: device.veth,
+    };
     let options = Options {
         bpf_dir: bpf_dir.into(),
         cgroup: cgroup.into(),
-        uplink: "eth0".into(),
+        uplinks: vec![uplink],
         xdp,
         entries: small(),
+        ..Options::default()
     };
     let config = NodeConfig {
         pod_cidrs: pairs(&pod_cidrs(node)),
@@ -127,11 +136,9 @@ pub fn main() {
         addresses: addresses(node),
         spoof_check: true,
         masquerade: true,
+        ..NodeConfig::default()
     };
-    let device = network::device::find("eth0").unwrap();
-    let uplink = Uplink { ifindex: device.index, mac: device.mac, mtu: device.mtu, veth: device.veth };
-    let (dataplane, learned) =
-        Dataplane::open(options, config, uplink).unwrap_or_else(|error| panic!("{error}"));
+    let (dataplane, learned) = Dataplane::open(options, config).unwrap_or_else(|error| panic!("{error}"));
     let dataplane = Arc::new(dataplane);
     let mut tables = Tables::new(format!("node{node}"));
     let restarted = !learned.services.is_empty();
@@ -167,6 +174,7 @@ fn join(dataplane: &Arc<Dataplane>, tables: &mut Tables, own: usize) {
         local: node == own,
         addresses: addresses(node),
         pod_cidrs: pairs(&pod_cidrs(node)),
+        tunnel: None,
     });
     dataplane.set_nodes(&rows).unwrap();
     let facts = numbered.map(|(node, number)| NodeFacts {
