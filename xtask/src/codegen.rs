@@ -67,6 +67,7 @@ fn programs() -> String {
             Hook::UplinkEgress => "tcx egress, uplink",
             Hook::PodIngress => "tcx ingress, host end of a pod's link",
             Hook::PodEgress => "tcx egress, host end of a pod's link",
+            Hook::TunnelIngress => "tcx ingress, VXLAN device",
             Hook::SockAddr => "cgroup, the node's",
         };
         push(&mut table, format_args!("| `{}` | {hook} | {} |", program.name, program.does));

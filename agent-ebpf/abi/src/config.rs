@@ -139,6 +139,12 @@ pub struct Config {
     pub snat_port_first: u16,
     /// Last source port for translated clients, as a number.
     pub snat_port_last: u16,
+    /// First source port of the second range, as a number.
+    pub snat_high_first: u16,
+    /// Last source port of the second range; less than the first: there is no second range.
+    pub snat_high_last: u16,
+    /// Zero.
+    pub _pad: u32,
     /// Index of the interface by which masqueraded connections leave.
     pub uplink: u32,
     /// Index of the VXLAN device, zero without one.
@@ -169,6 +175,9 @@ impl Config {
         hairpin6: Ip6([0; 4]),
         snat_port_first: *crate::limits::SNAT_PORTS.start(),
         snat_port_last: *crate::limits::SNAT_PORTS.end(),
+        snat_high_first: *crate::limits::SNAT_PORTS_HIGH.start(),
+        snat_high_last: *crate::limits::SNAT_PORTS_HIGH.end(),
+        _pad: 0,
         uplink: 0,
         vxlan: 0,
         maglev_seed: 0,
@@ -202,7 +211,7 @@ pub struct Control {
     pub _spare: [u32; 11],
 }
 
-sizes! { Cidr4 = 8, Cidr6 = 32, Config = 208, Control = 64 }
+sizes! { Cidr4 = 8, Cidr6 = 32, Config = 216, Control = 64 }
 
 #[cfg(test)]
 mod tests {

@@ -64,7 +64,8 @@ pub const KIND_FORWARD: u8 = 1;
 /// [`FlowState::kind`]: backend to client.
 pub const KIND_REVERSE: u8 = 2;
 
-/// Bits of [`FlowState::tcp`]: what this direction has carried.
+/// Bits of [`FlowState::tcp`]: what this direction has carried, in TCP's words. SCTP's INIT counts as SYN, its SHUTDOWN as FIN, its ABORT as
+/// RST.
 pub mod tcp_bits {
     /// A SYN.
     pub const SYN: u8 = 1 << 0;
@@ -72,7 +73,7 @@ pub mod tcp_bits {
     pub const FIN: u8 = 1 << 1;
     /// A RST.
     pub const RST: u8 = 1 << 2;
-    /// The other direction has answered.
+    /// The other direction has answered; with [`flags::DSR`](super::flags::DSR) a packet that opens nothing was seen.
     pub const REPLIED: u8 = 1 << 3;
 }
 
@@ -171,7 +172,7 @@ pub struct Flow6 {
 sizes! { FlowKey4 = 16, FlowKey6 = 40, FlowState = 56, Flow4 = 64, Flow6 = 104 }
 
 /// Ticks of silence after which the pair may be deleted: 8000 s for an established TCP connection, 60 s for a closing
-/// one, 10 s after a reset, 30 s for one that was never answered; 120 s for answered UDP, else 30 s.
+/// one, 10 s after a reset, 30 s for one that was never answered; 120 s for answered UDP, 600 s for answered SCTP, else 30 s.
 /// Both entries of a pair are judged together: pass the union of their TCP bits and the later `last_seen`.
 pub const fn idle_ticks(proto: Proto, tcp: u8) -> u32 {
     const fn ticks(seconds: u64) -> u32 {
@@ -182,6 +183,9 @@ pub const fn idle_ticks(proto: Proto, tcp: u8) -> u32 {
         Proto::TCP if tcp & tcp_bits::FIN != 0 => ticks(60),
         Proto::TCP if tcp & tcp_bits::REPLIED != 0 => ticks(8000),
         Proto::UDP if tcp & tcp_bits::REPLIED != 0 => ticks(120),
+        Proto::SCTP if tcp & tcp_bits::RST != 0 => ticks(10),
+        Proto::SCTP if tcp & tcp_bits::FIN != 0 => ticks(60),
+        Proto::SCTP if tcp & tcp_bits::REPLIED != 0 => ticks(600),
         _ => ticks(30),
     }
 }

@@ -44,3 +44,5 @@ pub const QUARANTINE_MS: u64 = 1_000;
 /// Default range of source ports for translated clients: below node ports and the host's ephemeral range, so that
 /// host sockets cannot collide.
 pub const SNAT_PORTS: core::ops::RangeInclusive<u16> = 1_024..=29_999;
+/// Second default range: above the host's ephemeral ports.
+pub const SNAT_PORTS_HIGH: core::ops::RangeInclusive<u16> = 61_000..=65_535;

@@ -13,6 +13,8 @@ pub enum Hook {
     PodIngress,
     /// tcx egress of the host end of a pod's veth: packets that the host's stack sends to the pod.
     PodEgress,
+    /// tcx ingress of the VXLAN device: packets from nodes on other segments.
+    TunnelIngress,
     /// A `cgroup/sock_addr` hook of the node's cgroup.
     SockAddr,
 }
@@ -44,6 +46,7 @@ pub const PROGRAMS: &[ProgramSpec] = &[
     program("tcx_up_out", Hook::UplinkEgress, "replies of host-network backends"),
     program("tcx_pod_in", Hook::PodIngress, "packets from a pod: services, replies, delivery"),
     program("tcx_pod_out", Hook::PodEgress, "replies of host-network backends to the pod"),
+    program("tcx_tun_in", Hook::TunnelIngress, "packets out of tunnels: delivery to pods, services handed over"),
     program("cg_connect4", Hook::SockAddr, "replaces a service address at connect"),
     program("cg_connect6", Hook::SockAddr, "replaces a service address at connect"),
     program("cg_sendmsg4", Hook::SockAddr, "replaces a service address at sendmsg"),

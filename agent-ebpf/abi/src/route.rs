@@ -44,7 +44,7 @@ pub struct Nexthop {
     pub kind: u8,
     /// Zero.
     pub flags: u8,
-    /// Link MTU, bytes; zero if unknown.
+    /// Largest IP packet on this way, bytes: the link's MTU, with [`KIND_TUNNEL`] the VXLAN device's; zero if unknown.
     pub mtu: u16,
     /// Source address of frames.
     pub smac: Mac,
@@ -131,8 +131,9 @@ pub struct NodeAddress {
     pub node: u32,
     /// Index into [`crate::maps::NEXTHOP`] for a remote node; zero lets the stack route.
     pub nexthop: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// Index of the [`KIND_TUNNEL`] next hop to a node on another segment, for packets whose source the routers in between do not know
+    /// (pods, clients of direct server return); zero for all other nodes.
+    pub tunnel: u32,
 }
 
 sizes! { Nexthop = 32, PodRoute = 8, Endpoint = 16, NodeAddress = 16, HandOff = 8 }

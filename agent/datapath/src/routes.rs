@@ -181,7 +181,7 @@ impl Routes {
                 let nexthop = if node.local { 0 } else { self.gateway(maps, *address, now_ms)? };
                 let flags = if node.local { node_flags::LOCAL | node_flags::NODE_PORT } else { 0 };
                 addresses
-                    .insert(*address, NodeAddress { flags, node: u32::from(node.number), nexthop, _pad: 0 });
+                    .insert(*address, NodeAddress { flags, node: u32::from(node.number), nexthop, tunnel: 0 });
             }
             if node.local {
                 continue;
