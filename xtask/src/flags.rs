@@ -45,6 +45,12 @@ pub(crate) enum Command {
     Image(Image),
     /// Run the tests; the last line is `N passed, N failed`.
     Test(TestArgs),
+    /// Look for packets that break a rule of the data path's stages; the first finding ends it with an error.
+    Fuzz {
+        /// For how long.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+    },
     /// Renew the tables in documents that are made from code.
     Codegen {
         /// Only say what is stale.
@@ -58,7 +64,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether the command makes namespaces, mounts or BPF programs, or installs packages.
     pub(crate) fn needs_root(&self) -> bool {
-        !matches!(self, Self::Build(_) | Self::Codegen { .. } | Self::Tidy)
+        !matches!(self, Self::Build(_) | Self::Fuzz { .. } | Self::Codegen { .. } | Self::Tidy)
     }
 }
 

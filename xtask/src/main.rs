@@ -6,6 +6,7 @@ mod build;
 mod cluster;
 mod codegen;
 mod flags;
+mod fuzz;
 mod image;
 mod place;
 mod root;
@@ -45,6 +46,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         Command::Node { name, command } => return cluster::enter_node(&name, &command),
         Command::Image(Image::Load { source }) => cluster::images::load(&source)?,
         Command::Test(args) => return test::run(&args),
+        Command::Fuzz { seconds } => fuzz::run(seconds)?,
         Command::Codegen { check } => codegen::run(check)?,
         Command::Tidy => tidy::run()?,
     }

@@ -1,0 +1,204 @@
+//! Plays a script and judges what comes out of each hook.
+
+use std::fmt;
+
+use abi::config::Config;
+use golden::case::{Case, Hook, Step};
+use golden::frame::Frame;
+use golden::memory::Memory;
+use golden::objects::Objects;
+use golden::world::{self, PODS, UPLINK};
+use pipeline::Verdict;
+use pipeline::forward::At;
+
+use crate::script::{Move, Operation, Script, Source};
+use crate::wire::Layout;
+
+/// Something that must not happen.
+#[derive(Debug)]
+pub struct Finding {
+    /// Which rule is broken.
+    pub rule: &'static str,
+    /// Where.
+    pub hook: Hook,
+    /// How the packet ended.
+    pub verdict: Verdict,
+    /// The packet before and after.
+    pub packet: [Vec<u8>; 2],
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [before, after] = &self.packet;
+        write!(
+            f,
+            "{} at {:?}, {:?}:\n  {before:02x?}\n  {after:02x?}",
+            self.rule, self.hook, self.verdict
+        )
+    }
+}
+
+/// A node with tables in memory, in the middle of a case.
+struct Node {
+    memory: Memory,
+    objects: Objects,
+    six: bool,
+    changes: Box<dyn Iterator<Item = &'static Step>>,
+    last: Vec<u8>,
+}
+
+/// Plays an input. Whatever it holds, only a broken rule is an error.
+///
+/// # Errors
+/// The first finding.
+pub fn run(input: &[u8]) -> Result<(), Box<Finding>> {
+    let Some(script) = Script::read(input) else { return Ok(()) };
+    let mut node = Node::new(script.case, script.six, script.features);
+    for step in &script.moves {
+        match step.operation {
+            Operation::At(hook) => node.packet(hook, step)?,
+            Operation::Change => node.change(),
+            Operation::Wait => node.wait(u32::from(step.number) << 8),
+        }
+    }
+    Ok(())
+}
+
+impl Node {
+    fn new(case: &'static Case, six: bool, features: u32) -> Self {
+        let golden = world::config();
+        let mut memory = Memory::new(Config { features: golden.features | features, ..golden });
+        world::furnish(&mut memory);
+        let changes = case.steps.iter().map(|(_, step)| step);
+        let changes = changes.filter(|step| !matches!(step, Step::At(_) | Step::In(_) | Step::Out(..)));
+        Self { memory, objects: Objects::default(), six, changes: Box::new(changes), last: Vec::new() }
+    }
+
+    /// The case's next change. One that cannot be made here (its backend was never named) is none.
+    fn change(&mut self) {
+        let Self { memory, objects, six, changes, .. } = self;
+        match changes.next() {
+            Some(Step::Service(text)) => drop(objects.service(text, *six, memory)),
+            Some(Step::Gone(text)) => drop(objects.gone(text, *six, memory)),
+            Some(Step::Later(ticks)) => memory.now.set(memory.now.get().wrapping_add(*ticks)),
+            _ => {}
+        }
+    }
+
+    fn wait(&self, ticks: u32) {
+        self.memory.now.set(self.memory.now.get().wrapping_add(ticks));
+    }
+
+    fn packet(&mut self, hook: Hook, step: &Move<'_>) -> Result<(), Box<Finding>> {
+        let mut before = match step.source {
+            Source::Bytes(bytes) => bytes.to_vec(),
+            Source::Answer | Source::Again => self.last.clone(),
+        };
+        if let Some(layout) = Layout::of(&before) {
+            if step.source == Source::Answer {
+                layout.turn(&mut before);
+            }
+            if step.mend {
+                layout.mend(&mut before);
+            }
+        }
+        let mut frame = Frame { bytes: before.clone(), ifindex: ifindex(hook) };
+        let verdict = through(hook, &mut frame, &self.memory);
+        let broken = judge(&before, &frame.bytes, verdict);
+        self.last.clone_from(&frame.bytes);
+        match broken {
+            None => Ok(()),
+            Some(rule) => Err(Box::new(Finding { rule, hook, verdict, packet: [before, frame.bytes] })),
+        }
+    }
+}
+
+fn ifindex(hook: Hook) -> u32 {
+    match hook {
+        Hook::PodIn(n) | Hook::PodOut(n) => n,
+        _ => UPLINK,
+    }
+}
+
+fn through(hook: Hook, frame: &mut Frame, memory: &Memory) -> Verdict {
+    match hook {
+        Hook::PodIn(_) => pipeline::pod::ingress(frame, memory),
+        Hook::PodOut(_) | Hook::UpOut => pipeline::egress::egress(frame, memory),
+        Hook::UpIn => pipeline::uplink::ingress(frame, memory, At::Tc),
+        Hook::Xdp => pipeline::uplink::ingress(frame, memory, At::Xdp),
+    }
+}
+
+/// The first rule that a packet breaks.
+fn judge(before: &[u8], after: &[u8], verdict: Verdict) -> Option<&'static str> {
+    if matches!(verdict, Verdict::Drop(_)) {
+        return None;
+    }
+    if let Verdict::Peer(to) | Verdict::Redirect(to) | Verdict::Neighbour(to) = verdict
+        && to != UPLINK
+        && !PODS.contains(&to)
+    {
+        return Some("a packet goes to an interface that nobody has");
+    }
+    if before == after {
+        return None;
+    }
+    let built = |right| if right == Some(true) { None } else { Some("a packet that was built has wrong checksums") };
+    let (old, new) = match (Layout::of(before), Layout::of(after)) {
+        (Some(old), Some(new)) => (old, new),
+        (Some(_), None) => return Some("a whole IP packet became none"),
+        // What is cut short may be sent on or refused: its receiver checks the same length.
+        (None, Some(new)) if before.len() != after.len() => return built(new.right(after)),
+        (None, None) if before.len() != after.len() => return Some("noise changed its length"),
+        (None, _) => return None,
+    };
+    let (was, is) = (old.right(before), new.right(after));
+    let answers = new.six == old.six && new.ends(after).1 == old.ends(before).0;
+    if before.len() != after.len() {
+        let known = answers || new.is_tunnel(after);
+        return if known { built(is) } else { Some("a packet changed its length and is no answer") };
+    }
+    if was == Some(true) && is != Some(true) {
+        return Some("right checksums became wrong");
+    }
+    let (Some(from), Some(to)) = (old.payload(before), new.payload(after)) else { return None };
+    let stays = answers || old.proto != new.proto || (from == to && before[from..] == after[to..]);
+    (!stays).then_some("bytes behind the headers were changed")
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use golden::frame::Spec;
+
+    #[test]
+    fn each_rule_can_be_broken() {
+        let build = |line: &str| Spec::parse(line).unwrap().build(&[]);
+        let good = build("pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 S +8");
+        let other = build("pod5>host5 63 tcp 10.244.1.5:40000>10.244.1.6:8080 S +8");
+        let mut wrong = other.clone();
+        wrong[40] ^= 1;
+        let mut payload = other.clone();
+        let last = payload.len() - 1;
+        payload[last] = 0xee;
+        Layout::of(&payload).unwrap().mend(&mut payload);
+        let longer = build("pod5>host5 63 tcp 10.244.1.5:40000>10.244.1.6:8080 S +9");
+        let cut = other[..other.len() - 1].to_vec();
+        let pass = Verdict::Pass;
+        for (after, verdict, expected) in [
+            (&other, pass, None),
+            (&other, Verdict::Peer(77), Some("a packet goes to an interface that nobody has")),
+            (&wrong, pass, Some("right checksums became wrong")),
+            (&wrong, Verdict::Drop(abi::Reason::Malformed), None),
+            (&payload, pass, Some("bytes behind the headers were changed")),
+            (&longer, pass, Some("a packet changed its length and is no answer")),
+            (&cut, pass, Some("a whole IP packet became none")),
+        ] {
+            assert_eq!(judge(&good, after, verdict), expected);
+        }
+        wrong.push(0);
+        assert_eq!(judge(&cut, &wrong, pass), Some("a packet that was built has wrong checksums"));
+        assert_eq!(judge(&[1; 20], &[1; 21], pass), Some("noise changed its length"));
+    }
+}
