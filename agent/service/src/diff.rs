@@ -3,7 +3,7 @@
 //! The order of the lists says nothing about the order of writing; the publication rule (`abi::service`) does.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::ObjectKey;
 
@@ -176,7 +176,7 @@ pub struct HealthCheck {
     /// spec.healthCheckNodePort.
     pub port: u16,
     /// Ready endpoints on this node: 200 if there is one, 503 otherwise.
-    pub local_endpoints: usize,
+    pub local_endpoints: u32,
 }
 
 /// Rows to write and to remove.
@@ -192,7 +192,9 @@ pub struct Diff {
     pub vips: Vec<(IpAddr, bool)>,
     /// Service id, range of client addresses (base and prefix length), and whether it is allowed now.
     pub source_ranges: Vec<(u32, IpAddr, u8, bool)>,
-    /// Services whose health check changed; `None`: it has none any more. Not a row of the data plane's tables.
+    /// UDP backends that go with this difference: connected sockets hold on to them otherwise. Not rows.
+    pub gone_udp: Vec<(Family, u32, SocketAddr)>,
+    /// Services whose health check changed; `None`: it has none any more. Not rows.
     pub health_checks: Vec<(ObjectKey, Option<HealthCheck>)>,
     /// What could not be understood or published.
     pub problems: Vec<Problem>,

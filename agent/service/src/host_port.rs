@@ -10,7 +10,7 @@ pub struct HostPort {
     /// hostIP. `None`: every address of the node, both families. An unspecified address (0.0.0.0, ::): every address of its family.
     pub host_ip: Option<IpAddr>,
     /// hostPort.
-    pub host_port: u16,
+    pub port: u16,
     /// protocol.
     pub protocol: Protocol,
     /// containerPort.

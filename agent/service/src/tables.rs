@@ -197,7 +197,7 @@ impl Tables {
 
     /// The hostPorts of a pod of this node with a network of its own; empty when it is gone. Call for the pods that run before
     /// [`Self::start`], which removes what an earlier process left and nobody claims.
-    pub fn set_host_ports(&mut self, _pod: &ObjectKey, _ports: &[HostPort], _now_ms: u64) -> Diff {
+    pub fn set_host_ports(&mut self, _pod: ObjectKey, _ports: Vec<HostPort>, _now_ms: u64) -> Diff {
         Diff::default()
     }
 
