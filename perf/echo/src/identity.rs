@@ -4,9 +4,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 /// The names this server puts into every answer.
+#[derive(Clone)]
 pub(crate) struct Identity {
-    pod: String,
-    node: String,
+    pub(crate) pod: String,
+    pub(crate) node: String,
 }
 
 impl Identity {

@@ -1,0 +1,218 @@
+//! Numbered datagrams at a steady rate, each of which must come back once. Nothing is sent twice: a datagram that the
+//! path drops is lost, and counted with the pod that had answered last on the same socket.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tokio::net::UdpSocket;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::Run;
+use super::tally::{Failures, Silence, got, milliseconds, pod, reason};
+
+/// After the last datagram answers are waited for until none has come for so long.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// What is counted.
+#[derive(Default, Serialize)]
+pub(super) struct Totals {
+    sent: u64,
+    answered: u64,
+    lost: u64,
+    /// Answers that came more than once.
+    duplicated: u64,
+    /// Answers to something that was not asked.
+    wrong: u64,
+    /// Lost ones by the pod that had answered last on the same socket (`-`: none had).
+    lost_by_pod: BTreeMap<String, u64>,
+    /// The first runs of lost datagrams: `FLOW: FIRST-LAST`.
+    lost_runs: Vec<String>,
+    /// Datagrams that could not be sent, and errors that came back (ICMP).
+    failures: Failures,
+    /// The longest time between two answers on a socket.
+    longest_gap_ms: f64,
+    /// Answers by pod.
+    pods: BTreeMap<String, u64>,
+}
+
+impl Totals {
+    pub(super) fn finish(&mut self) {
+        self.lost = self.sent - self.answered;
+    }
+}
+
+/// Starts a task a socket.
+pub(super) async fn start(run: &Run, tasks: &mut JoinSet<()>) -> Result<()> {
+    if run.args.udp_target.is_empty() || run.args.udp_rate == 0 {
+        return Ok(());
+    }
+    for index in 0..run.args.udp_flows {
+        let target = run.args.udp_target[index as usize % run.args.udp_target.len()];
+        let any: IpAddr =
+            if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0)).await?;
+        socket.connect(target).await.with_context(|| format!("connect a datagram socket to {target}"))?;
+        let flow = Flow { index, target, run: run.clone(), sent: Rc::default() };
+        tasks.spawn_local(flow.stream(Rc::new(socket)));
+    }
+    Ok(())
+}
+
+struct Flow {
+    index: u64,
+    target: SocketAddr,
+    run: Run,
+    sent: Rc<RefCell<Sent>>,
+}
+
+/// What became of each datagram, by number.
+#[derive(Default)]
+struct Sent {
+    answers: Vec<u32>,
+    /// Who had answered last when it was sent: an index into `pods`.
+    owner: Vec<u32>,
+    pods: Vec<String>,
+    silence: Silence,
+}
+
+impl Sent {
+    fn push(&mut self) {
+        if self.pods.is_empty() {
+            self.pods.push("-".to_owned());
+        }
+        self.answers.push(0);
+        self.owner.push(self.pods.len() as u32 - 1);
+    }
+
+    fn answered_by(&mut self, pod: &str) {
+        if self.pods.last().is_none_or(|last| last != pod) {
+            self.pods.push(pod.to_owned());
+        }
+        self.silence.broken();
+    }
+
+    /// The runs of datagrams without an answer: first, last.
+    fn lost(&self) -> Vec<(usize, usize)> {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for (number, _) in self.answers.iter().enumerate().filter(|(_, answers)| **answers == 0) {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => runs.push((number, number)),
+            }
+        }
+        runs
+    }
+}
+
+impl Flow {
+    async fn stream(mut self, socket: Rc<UdpSocket>) {
+        let interval = Duration::from_secs(self.run.args.udp_flows).div_f64(self.run.args.udp_rate as f64);
+        let mut next = Instant::now() + interval.mul_f64(self.index as f64 / self.run.args.udp_flows as f64);
+        self.sent.borrow_mut().silence.broken();
+        let mut buffer = [0; 2048];
+        loop {
+            tokio::select! {
+                biased;
+                received = socket.recv(&mut buffer) => self.received(&buffer, received),
+                more = self.run.sleep(next.saturating_duration_since(Instant::now())) => {
+                    if !more {
+                        break;
+                    }
+                    self.send(&socket).await;
+                    next += interval;
+                }
+            }
+        }
+        while let Ok(received) = tokio::time::timeout(QUIET, socket.recv(&mut buffer)).await {
+            self.received(&buffer, received);
+        }
+    }
+
+    async fn send(&self, socket: &UdpSocket) {
+        let number = self.sent.borrow().answers.len();
+        match socket.send(format!("U{}-{number}", self.index).as_bytes()).await {
+            Ok(_) => {
+                self.sent.borrow_mut().push();
+                self.run.totals.borrow_mut().udp.sent += 1;
+            }
+            Err(error) => self.failed("send", &error),
+        }
+    }
+
+    fn received(&self, buffer: &[u8], result: io::Result<usize>) {
+        let length = match result {
+            Ok(length) => length,
+            Err(error) => return self.failed("receive", &error),
+        };
+        let answer = String::from_utf8_lossy(&buffer[..length]);
+        let mut totals = self.run.totals.borrow_mut();
+        let mut sent = self.sent.borrow_mut();
+        let number = got(&answer)
+            .and_then(|got| got.strip_prefix(&format!("U{}-", self.index)))
+            .and_then(|number| number.parse::<usize>().ok());
+        let Some(count) = number.and_then(|number| sent.answers.get_mut(number)) else {
+            totals.udp.wrong += 1;
+            return;
+        };
+        *count += 1;
+        if *count > 1 {
+            totals.udp.duplicated += 1;
+            return;
+        }
+        totals.udp.answered += 1;
+        *totals.udp.pods.entry(pod(&answer).to_owned()).or_default() += 1;
+        sent.answered_by(pod(&answer));
+    }
+
+    fn failed(&self, step: &str, error: &io::Error) {
+        let what = format!("datagrams to {}", self.target);
+        self.run.totals.borrow_mut().udp.failures.add(&format!("{step}: {}", reason(error)), &what);
+    }
+}
+
+impl Drop for Flow {
+    /// At the end, whether all answers came or the grace period ended.
+    fn drop(&mut self) {
+        let mut sent = self.sent.borrow_mut();
+        let runs = sent.lost();
+        if runs.last().is_some_and(|(_, last)| last + 1 == sent.answers.len()) {
+            sent.silence.still_waiting();
+        }
+        let mut totals = self.run.totals.borrow_mut();
+        totals.udp.longest_gap_ms = totals.udp.longest_gap_ms.max(milliseconds(sent.silence.longest));
+        for (first, last) in runs {
+            for number in first..=last {
+                let owner = &sent.pods[sent.owner[number] as usize];
+                *totals.udp.lost_by_pod.entry(owner.clone()).or_default() += 1;
+            }
+            if totals.udp.lost_runs.len() < 10 {
+                totals.udp.lost_runs.push(format!("{}: {first}-{last}", self.index));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_datagrams_are_runs_with_the_pod_that_had_answered_last() {
+        let mut sent = Sent::default();
+        sent.push();
+        sent.answered_by("a");
+        sent.answers[0] = 1;
+        (0..4).for_each(|_| sent.push());
+        sent.answers[3] = 1;
+        assert_eq!(sent.lost(), [(1, 2), (4, 4)]);
+        let owners: Vec<_> = sent.owner.iter().map(|owner| sent.pods[*owner as usize].as_str()).collect();
+        assert_eq!(owners, ["-", "a", "a", "a", "a"]);
+    }
+}
