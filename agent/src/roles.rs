@@ -14,7 +14,7 @@ use datapath::{Dataplane, NodeConfig, Options, Uplink};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubelet::KubeletConfig;
 use network::neighbours::Neighbours;
-use network::routes::NodeRoutes;
+use network::routes::{NodeRoutes, Via};
 use network::{Cidr, PodNetwork};
 use service::Learned;
 use tokio::signal::unix::{SignalKind, signal};
@@ -258,8 +258,8 @@ impl OwnNetwork {
 }
 
 impl Segment for OwnNetwork {
-    fn follow(&mut self, routes: &BTreeMap<Cidr, IpAddr>, neighbours: &[IpAddr]) {
-        if let Err(error) = self.routes.sync(routes) {
+    fn follow(&mut self, routes: &BTreeMap<Cidr, Via>, neighbours: &[IpAddr]) {
+        if let Err(error) = self.routes.sync(routes, None) {
             tracing::error!(%error, "routes to other nodes");
         }
         let wanted: BTreeSet<IpAddr> = neighbours.iter().copied().collect();

@@ -16,7 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use network::Cidr;
-use network::routes::{NodeRoute, desired};
+use network::routes::{NodeRoute, Via, desired};
 use service::{Diff, Learned, NodeFacts, ObjectKey, Tables};
 use tokio::sync::Notify;
 
@@ -33,14 +33,14 @@ const DELETION_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 /// What is done about the nodes of the cluster besides tables: kernel routes and neighbours.
 pub trait Segment: Send {
     /// Makes the kernel's routes to other nodes' pods equal to `routes`, and keeps these neighbours resolved.
-    fn follow(&mut self, routes: &BTreeMap<Cidr, IpAddr>, neighbours: &[IpAddr]);
+    fn follow(&mut self, routes: &BTreeMap<Cidr, Via>, neighbours: &[IpAddr]);
 }
 
 /// Leaves routing to somebody else's network (role `proxy`).
 pub struct ForeignNetwork;
 
 impl Segment for ForeignNetwork {
-    fn follow(&mut self, _: &BTreeMap<Cidr, IpAddr>, _: &[IpAddr]) {}
+    fn follow(&mut self, _: &BTreeMap<Cidr, Via>, _: &[IpAddr]) {}
 }
 
 /// Follows the cluster.
@@ -221,6 +221,7 @@ impl Cluster {
                 name: name.clone(),
                 addresses: addresses.clone(),
                 pod_cidrs: pod_cidrs.clone(),
+                tunnel: None,
             });
             rows.push(NodeAddresses {
                 number: *number,

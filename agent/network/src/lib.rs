@@ -17,7 +17,9 @@ mod netns;
 mod pod;
 pub mod routes;
 mod rtnl;
+pub mod sockets;
 mod sysctl;
+pub mod tunnel;
 
 pub use cidr::Cidr;
 pub use link::{HOST_MAC, host_ifname, pod_mac};

@@ -74,7 +74,7 @@ pub fn birth(uid: &str, netns: BorrowedFd<'_>, mtu: u32) -> Request {
 
 /// The host end routes and needs no address of its own; without a link-local one there is no duplicate detection either. A message of
 /// its own, since the kernel applies these attributes only to a link that exists, and after its flags.
-fn no_link_local(name: &str, index: u32) -> Request {
+pub(crate) fn no_link_local(name: &str, index: u32) -> Request {
     let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
     let message = LinkMessageBuilder::<LinkUnspec>::default().index(index);
     let message = message.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode])).build();
@@ -156,7 +156,7 @@ pub fn mtu(message: &RouteNetlinkMessage) -> Option<u32> {
     })
 }
 
-fn up(name: &str, index: u32) -> Request {
+pub(crate) fn up(name: &str, index: u32) -> Request {
     let message = LinkMessageBuilder::<LinkUnspec>::default().index(index).up().build();
     Request::new(format!("set {name} up"), Mode::Existing, RouteNetlinkMessage::SetLink(message))
 }

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::ipam::{Ipam, IpamError};
@@ -107,7 +108,9 @@ pub enum Error {
     },
 }
 
-/// The pod networks of one node. Lives in the node's network namespace: that of the thread which called [`PodNetwork::new`].
+/// The pod networks of one node. Lives in the node's network namespace: that of the thread which called [`PodNetwork::new`]. Clones are the
+/// same networks.
+#[derive(Clone)]
 pub struct PodNetwork {
     inner: Arc<Inner>,
 }
@@ -115,6 +118,8 @@ pub struct PodNetwork {
 struct Inner {
     ipam: Ipam,
     mtu: u32,
+    /// Bytes that tunnels add to packets; zero without tunnels.
+    overhead: AtomicU32,
     host: Mutex<Socket>,
     pods: Mutex<HashMap<String, PodInterface>>,
     wiring: Arc<dyn Wiring>,
@@ -127,7 +132,14 @@ impl PodNetwork {
         sysctl::apply(sysctl::NODE).map_err(Error::Sysctl)?;
         let mtu = device::find(&config.uplink)?.mtu;
         let ipam = Ipam::open(&config.state_dir.join("addresses"))?;
-        let inner = Inner { ipam, mtu, host: Mutex::new(host), pods: Mutex::default(), wiring };
+        let inner = Inner {
+            ipam,
+            mtu,
+            overhead: AtomicU32::new(0),
+            host: Mutex::new(host),
+            pods: Mutex::default(),
+            wiring,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -137,6 +149,12 @@ impl PodNetwork {
         // A packet to an address that no pod holds must end here, not go back out by the default route.
         lock(&self.inner.host).execute(cidrs.iter().map(|cidr| routes::unreachable(*cidr)).collect())?;
         Ok(())
+    }
+
+    /// Leaves room for what a tunnel adds to packets: pods that are set up from now on get an MTU that is smaller by `bytes`. Those that
+    /// run keep theirs and learn the path's by ICMP.
+    pub fn set_overhead(&self, bytes: u32) {
+        self.inner.overhead.store(bytes, Ordering::Relaxed);
     }
 
     /// The podCIDRs set last.
@@ -188,7 +206,7 @@ impl Inner {
             lock(&self.host).execute(vec![link::birth(
                 &pod.uid,
                 std::os::fd::AsFd::as_fd(&netns),
-                self.mtu,
+                self.mtu.saturating_sub(self.overhead.load(Ordering::Relaxed)),
             )])?;
         }
         netns.run(|| configure_pod(&addresses)).map_err(enter)??;

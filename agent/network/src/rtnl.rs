@@ -84,6 +84,12 @@ pub enum RtnlError {
 }
 
 impl RtnlError {
+    /// Whether the kernel said that it has no route.
+    pub fn is_unreachable(&self) -> bool {
+        let unreachable = [Errno::NETUNREACH, Errno::HOSTUNREACH];
+        self.raw_os_error().is_some_and(|code| unreachable.iter().any(|errno| errno.raw_os_error() == code))
+    }
+
     /// The kernel's error number, if the kernel refused.
     pub fn raw_os_error(&self) -> Option<i32> {
         match self {

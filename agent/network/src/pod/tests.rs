@@ -198,11 +198,14 @@ fn routes_to_other_nodes_follow_and_foreign_routes_stay() {
     let host = node("routes");
     host.output("ip route add 10.99.0.0/24 via 172.31.88.9");
     let desired = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(cidr, via)| (cidr.parse().unwrap(), via.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(cidr, via)| (cidr.parse().unwrap(), routes::Via::Node(via.parse().unwrap())))
+            .collect()
     };
     let namespace = Netns::open(&host.path()).unwrap();
     let sync = |pairs: &[(&str, &str)]| {
-        namespace.run(|| routes::NodeRoutes::open().unwrap().sync(&desired(pairs)).unwrap()).unwrap();
+        namespace.run(|| routes::NodeRoutes::open().unwrap().sync(&desired(pairs), None).unwrap()).unwrap();
     };
     sync(&[
         ("10.246.1.0/24", "172.31.88.3"),
@@ -246,4 +249,133 @@ fn neighbours_are_resolved_and_kept_without_being_used() {
     };
     Netns::open(&host.path()).unwrap().run(forget).unwrap();
     assert!(!host.output("ip neigh").contains("managed"));
+}
+
+/// Two nodes whose segments are joined by a router: `eth0` of each leads to it.
+fn routed_nodes(name: &str) -> (Namespace, Namespace, Namespace) {
+    let router = Namespace::new(&format!("{name}r"));
+    router.output("sysctl -qw net.ipv4.ip_forward=1");
+    let node = |number: u8| {
+        let node = Namespace::new(&format!("{name}{number}"));
+        node.output("ip link set lo up");
+        node.output(&format!("ip link add eth0 type veth peer name n{number} netns {}", router.0));
+        node.output(&format!("ip address add 172.31.{number}.2/24 dev eth0"));
+        node.output("ip link set eth0 up");
+        router.output(&format!("ip address add 172.31.{number}.1/24 dev n{number}"));
+        router.output(&format!("ip link set n{number} up"));
+        node.output(&format!("ip route add default via 172.31.{number}.1"));
+        node
+    };
+    let (first, second) = (node(1), node(2));
+    (router, first, second)
+}
+
+#[test]
+fn a_node_on_another_segment_is_recognized_and_its_pods_have_a_route_through_the_tunnel() {
+    if !is_root() {
+        return;
+    }
+    let (router, first, second) = routed_nodes("seg");
+    let way = |address: &str| {
+        let address: IpAddr = address.parse().unwrap();
+        let look = || routes::NodeRoutes::open().unwrap().way_to(address).unwrap();
+        Netns::open(&first.path()).unwrap().run(look).unwrap()
+    };
+    assert_eq!(way("172.31.1.9"), Some(routes::Way::OnLink));
+    assert_eq!(way("172.31.2.2"), Some(routes::Way::Router("172.31.1.1".parse().unwrap())));
+    assert_eq!(way("fd31:2::2"), None, "no IPv6 here");
+    let connect = |own: &Namespace, number: u8, cidrs: [&str; 2], other: &str| {
+        let own_address = std::net::Ipv4Addr::new(172, 31, number, 2);
+        let via = routes::Via::Tunnel(other.parse().unwrap());
+        let desired = cidrs.iter().map(|cidr| (cidr.parse().unwrap(), via)).collect();
+        let work = || {
+            let made = crate::tunnel::ensure(own_address, 1500).unwrap();
+            assert_eq!(crate::tunnel::ensure(own_address, 1500).unwrap(), made, "found again as it is");
+            let mut table = routes::NodeRoutes::open().unwrap();
+            table.sync(&desired, Some(made.index)).unwrap();
+            assert_eq!(table.current().unwrap(), desired, "read back as written");
+        };
+        Netns::open(&own.path()).unwrap().run(work).unwrap();
+    };
+    connect(&first, 1, ["10.246.2.0/24", "fd00:10:246:2::/64"], "172.31.2.2");
+    connect(&second, 2, ["10.246.1.0/24", "fd00:10:246:1::/64"], "172.31.1.2");
+    assert!(first.output("ip link show blvx0").contains("mtu 1450"), "room for the outer headers");
+    // The data plane's program takes frames there; without it the stack sees the sender's own hardware address as destination and drops.
+    let before = received(&second);
+    let knock = || std::net::UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", "10.246.2.7:9").unwrap();
+    let arrived = (0..100).any(|_| {
+        Netns::open(&first.path()).unwrap().run(knock).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        received(&second) > before
+    });
+    assert!(arrived, "packets come out of the far tunnel device");
+    let gone = || {
+        routes::NodeRoutes::open().unwrap().sync(&Default::default(), None).unwrap();
+        crate::tunnel::remove().unwrap();
+        crate::tunnel::remove().unwrap();
+    };
+    Netns::open(&first.path()).unwrap().run(gone).unwrap();
+    assert!(!first.output("ip route").contains("10.246.2.0/24"));
+    drop(router);
+}
+
+/// Packets that the tunnel device of a namespace received.
+fn received(namespace: &Namespace) -> u64 {
+    let text = namespace.output("ip -s -o link show blvx0");
+    let after = text.split("RX:").nth(1).unwrap();
+    let numbers = after.split('\\').nth(1).unwrap();
+    numbers.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn pods_made_while_tunnels_are_in_use_leave_room_for_them() {
+    if !is_root() {
+        return;
+    }
+    let (host, pod) = (node("room"), Namespace::new("rm"));
+    let state = tempfile::tempdir().unwrap();
+    in_node(&host, async || {
+        let network = network(state.path(), Arc::new(Unwired));
+        network.set_overhead(crate::tunnel::OVERHEAD);
+        network.setup(&identity("uid-a"), &pod.path()).await.unwrap();
+    });
+    assert!(pod.output("ip link show eth0").contains("mtu 1350"));
+}
+
+#[test]
+fn namespaces_are_found_by_the_processes_of_a_cgroup() {
+    if !is_root() {
+        return;
+    }
+    let namespace = Namespace::new("cg");
+    let tree = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].into_iter().map(Path::new);
+    let Some(tree) = tree.into_iter().find(|path| path.join("cgroup.procs").exists()) else {
+        println!("skipped: needs a cgroup v2 tree");
+        return;
+    };
+    let cgroup = tree.join(format!("blnet-{}", std::process::id()));
+    std::fs::create_dir_all(cgroup.join("below")).unwrap();
+    let start = || Command::new("ip").args(["netns", "exec", &namespace.0, "sleep", "30"]).spawn().unwrap();
+    let mut processes = [start(), start()];
+    for process in &processes {
+        std::fs::write(cgroup.join("below/cgroup.procs"), process.id().to_string()).unwrap();
+    }
+    let wanted = std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(namespace.path()).unwrap());
+    let inode = |found: &Netns| {
+        let file = std::fs::File::from(std::os::fd::AsFd::as_fd(found).try_clone_to_owned().unwrap());
+        std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap())
+    };
+    // `ip` enters the namespace a moment after it starts.
+    let found = (0..100).find_map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        let found: Vec<u64> = Netns::of_processes_below(&cgroup).unwrap().iter().map(inode).collect();
+        (found == [wanted]).then_some(found)
+    });
+    for process in &mut processes {
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+    let _ = std::fs::remove_dir(cgroup.join("below"));
+    let _ = std::fs::remove_dir(&cgroup);
+    assert_eq!(found, Some(vec![wanted]), "two processes, one namespace");
 }
