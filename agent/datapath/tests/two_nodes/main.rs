@@ -9,6 +9,7 @@ mod affinity;
 mod agent;
 mod fabric;
 mod peer;
+mod reuse;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -289,6 +290,16 @@ fn policies_addresses_and_host_backends_are_honoured() {
     terminating_endpoints_serve_when_nothing_else_does(&mut cluster);
     backends_on_the_host_network_are_reached(&mut cluster);
     udp_flows_move_when_their_backend_goes(&mut cluster);
+}
+
+#[test]
+fn source_ports_may_be_used_again() {
+    if !can_run() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    cluster.publish(&[0, 1]);
+    reuse::source_ports_are_free_again(&cluster);
 }
 
 /// The client's address that a backend of this name sees.

@@ -81,8 +81,17 @@ pub fn say(text: &str) {
 
 /// Connects, asks once, and gives the answer or what went wrong.
 pub fn ask(place: &Place, protocol: &str, to: &str, port: u16) -> Result<Answer, String> {
+    ask_from(place, protocol, to, port, fresh_port())
+}
+
+/// A source port that no question has had.
+pub fn fresh_port() -> u16 {
+    NEXT_PORT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// [`ask`] with this source port.
+pub fn ask_from(place: &Place, protocol: &str, to: &str, port: u16, from: u16) -> Result<Answer, String> {
     let to = SocketAddr::new(to.parse().unwrap(), port);
-    let from = NEXT_PORT.fetch_add(1, Ordering::Relaxed);
     let (mut child, _input, mut output) = child(place, "peer", &format!("ask {protocol} {to} {from}"));
     let answer = line(&mut output).unwrap_or_else(|| "error: ended without an answer".to_owned());
     child.wait().unwrap();
@@ -168,6 +177,8 @@ fn ask_tcp(to: &str, from: &str) -> std::io::Result<String> {
     let (family, any) =
         if to.is_ipv4() { (AddressFamily::INET, "0.0.0.0") } else { (AddressFamily::INET6, "[::]") };
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    // The port's last connection may be in TIME_WAIT, to another address.
+    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &format!("{any}:{from}").parse::<SocketAddr>().unwrap())?;
     // For `connect` too (socket(7)).
     set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
