@@ -18,13 +18,13 @@ use abi::{
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
     service::{MaglevLine, Run, Service, SlotLine},
     socket::SocketReverse,
-    source::{SourceClient4, SourceClient6},
+    source::{SERVICE_BITS, SourceClient4, SourceClient6},
     stats::{DropCounter, Rotor, ServiceCounters},
 };
 use aya_ebpf::{
     Global,
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_NOEXIST},
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie::Key as LpmKey},
     helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
     macros::btf_map,
 };
@@ -203,11 +203,11 @@ impl Common for Maps {
     }
 
     #[inline(always)]
-    fn port_in_use(&self, row: u32, port: u16) -> bool {
+    fn bit(&self, row: u32, bit: u16) -> bool {
         PORTS.get_ptr(row).is_some_and(|bitmap| {
-            // SAFETY: a 16-bit port divided by 64 is below the bitmap's 1,024 words.
-            let word = unsafe { bitmap.cast::<u64>().add(usize::from(port >> 6)).read() };
-            word >> (port & 63) & 1 != 0
+            // SAFETY: a 16-bit number divided by 64 is below the bitmap's 1,024 words.
+            let word = unsafe { bitmap.cast::<u64>().add(usize::from(bit >> 6)).read() };
+            word >> (bit & 63) & 1 != 0
         })
     }
 
@@ -254,8 +254,8 @@ impl Common for Maps {
 /// The tables of one family over its maps.
 macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident,
-     $affinity_key:ident,
-     $fe:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
+     $affinity_key:ident, $client:ident,
+     $fe:ident, $srcr:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
      $flows:ident, $flowq:ident, $frag:ident, $aff:ident, $scratch:ident) => {
         impl FlowEntry<$family> for FlowPtr<$flow> {
             #[inline(always)]
@@ -286,6 +286,16 @@ macro_rules! family_tables {
             fn frontend(&self, key: &$frontend_key) -> Option<Frontend> {
                 // SAFETY: copied at once; an id read from a reused element names another complete service.
                 unsafe { $fe.get(key).copied() }
+            }
+
+            #[inline(always)]
+            fn allows(&self, service: u32, client: $addr) -> bool {
+                $srcr
+                    .get(&LpmKey::new(
+                        SERVICE_BITS + 8 * size_of::<$addr>() as u32,
+                        $client { service, addr: client },
+                    ))
+                    .is_some()
             }
 
             #[inline(always)]
@@ -401,7 +411,9 @@ family_tables!(
     FragmentKey4,
     FrontendKey4,
     AffinityKey4,
+    SourceClient4,
     FE4,
+    SRCR4,
     BE4,
     BEGEN4,
     PODROUTE4,
@@ -422,7 +434,9 @@ family_tables!(
     FragmentKey6,
     FrontendKey6,
     AffinityKey6,
+    SourceClient6,
     FE6,
+    SRCR6,
     BE6,
     BEGEN6,
     PODROUTE6,

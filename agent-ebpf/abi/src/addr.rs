@@ -183,14 +183,14 @@ impl Proto {
     /// Stream Control Transmission Protocol.
     pub const SCTP: Self = Self(132);
 
-    /// Row of this protocol in [`crate::maps::PORTS`]: TCP 0, UDP 1, SCTP 2; 3 (out of range) for all others.
+    /// Row of this protocol in [`crate::maps::PORTS`]: TCP 0, UDP 1, SCTP 2; out of range for all others.
     #[inline(always)]
     pub const fn port_row(self) -> u32 {
         match self {
             Self::TCP => 0,
             Self::UDP => 1,
             Self::SCTP => 2,
-            _ => 3,
+            _ => crate::limits::PORT_BITMAPS as u32,
         }
     }
 }

@@ -159,6 +159,9 @@ impl Spec {
             "echo" => {
                 (if six { 58 } else { 1 }, Some(2), vec![if six { 128 } else { 8 }, 0, 0, 0, 0, 7, 0, 1])
             }
+            "echo-reply" => {
+                (if six { 58 } else { 1 }, Some(2), vec![if six { 129 } else { 0 }, 0, 0, 0, 0, 7, 0, 1])
+            }
             kind @ ("unreach" | "toobig") => {
                 let quote = if six { 48 } else { 28 };
                 let kind = match (kind, six) {

@@ -16,6 +16,7 @@ use abi::{
     maps::{self, PortBitmap},
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
     service::{Service, SlotLine},
+    source::{SERVICE_BITS, SourceKey4, SourceKey6},
     stats::ServiceCounters,
 };
 use pipeline::{
@@ -126,9 +127,9 @@ impl Common for &Memory {
         Some(self.at(maps::NEXTHOP.name, index))
     }
 
-    fn port_in_use(&self, row: u32, port: u16) -> bool {
+    fn bit(&self, row: u32, bit: u16) -> bool {
         self.get::<PortBitmap>(maps::PORTS.name, &row)
-            .is_some_and(|bitmap| bitmap[usize::from(port / 64)] >> (port % 64) & 1 != 0)
+            .is_some_and(|bitmap| bitmap[usize::from(bit / 64)] >> (bit % 64) & 1 != 0)
     }
 
     fn rotor(&self, backend: u32) -> u32 {
@@ -151,6 +152,12 @@ impl Common for &Memory {
     fn count_drop(&self, reason: Reason) {
         self.drops.borrow_mut()[reason as usize] += 1;
     }
+}
+
+/// Whether the first `len` bits of both are the same.
+fn same_bits(one: &[u8], other: &[u8], len: usize) -> bool {
+    let bit = |bytes: &[u8], i: usize| bytes[i / 8] >> (7 - i % 8) & 1;
+    (0..len).all(|i| bit(one, i) == bit(other, i))
 }
 
 /// A flow entry in memory.
@@ -194,8 +201,8 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
 /// The tables of one family over its maps.
 macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident, $backend:ident,
-     $affinity_key:ident,
-     $fe:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
+     $affinity_key:ident, $source_key:ident,
+     $fe:ident, $srcr:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
      $flows:ident, $flowq:ident, $frag:ident, $aff:ident) => {
         impl FlowEntry<$family> for Entry<'_> {
             fn copy_to(&self, out: &mut $flow) {
@@ -221,6 +228,18 @@ macro_rules! family_tables {
 
             fn frontend(&self, key: &$frontend_key) -> Option<Frontend> {
                 self.get(maps::$fe.name, key)
+            }
+
+            fn allows(&self, service: u32, client: $addr) -> bool {
+                self.entries(maps::$srcr.name).iter().any(|(key, _)| {
+                    let range = $source_key::read_from_bytes(key).unwrap_or_default();
+                    range.client.service == service
+                        && same_bits(
+                            range.client.addr.as_bytes(),
+                            client.as_bytes(),
+                            range.prefix_len.saturating_sub(SERVICE_BITS) as usize,
+                        )
+                })
             }
 
             fn backend(&self, index: u32) -> Option<Backend<$family>> {
@@ -317,7 +336,9 @@ family_tables!(
     FrontendKey4,
     Backend4,
     AffinityKey4,
+    SourceKey4,
     FE4,
+    SRCR4,
     BE4,
     BEGEN4,
     PODROUTE4,
@@ -338,7 +359,9 @@ family_tables!(
     FrontendKey6,
     Backend6,
     AffinityKey6,
+    SourceKey6,
     FE6,
+    SRCR6,
     BE6,
     BEGEN6,
     PODROUTE6,

@@ -120,7 +120,8 @@ pub fn furnish(sink: &mut impl Sink) {
     let route = PodRoute { nexthop: 3, node: 2 };
     sink.put(maps::PODROUTE4.name, 2_u32.as_bytes(), route.as_bytes());
     sink.put(maps::PODROUTE6.name, 2_u32.as_bytes(), route.as_bytes());
-    let own = NodeAddress { flags: node_flags::LOCAL | node_flags::NODE_PORT, node: 1, nexthop: 0, tunnel: 0 };
+    let own =
+        NodeAddress { flags: node_flags::LOCAL | node_flags::NODE_PORT, node: 1, nexthop: 0, tunnel: 0 };
     let other = NodeAddress { flags: 0, node: 2, nexthop: 3, tunnel: 0 };
     for (last, node) in [(11, own), (12, other)] {
         sink.put(maps::NODEIP4.name, v4([172, 30, 0, last]).as_bytes(), node.as_bytes());

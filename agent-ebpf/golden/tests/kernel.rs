@@ -20,7 +20,7 @@ use abi::{
 };
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Array, HashMap, PerCpuArray, PerCpuValues},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuValues, lpm_trie::Key as LpmKey},
     programs::{CgroupSockAddr, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
 };
 use golden::{
@@ -95,7 +95,7 @@ struct Kernel {
 
 /// Writes one entry by the sizes of its map.
 macro_rules! put {
-    ($self:ident, $map:ident, $key:ident, $value:ident, arrays: [$($array:literal),*], hashes: [$(($k:literal, $v:literal)),*]) => {{
+    ($self:ident, $map:ident, $key:ident, $value:ident, arrays: [$($array:literal),*], ranges: [$($p:literal),*], hashes: [$(($k:literal, $v:literal)),*]) => {{
         let spec = maps::MAPS.iter().find(|spec| spec.name == $map).unwrap();
         let map = $self.ebpf.map_mut($map).unwrap();
         match (spec.kind, spec.key_size, spec.value_size) {
@@ -104,6 +104,13 @@ macro_rules! put {
                 let value: [u8; $array] = $value.try_into().unwrap();
                 $self.written.push(($map, index));
                 Array::<_, [u8; $array]>::try_from(map).unwrap().set(index, value, 0).unwrap();
+            })*
+            $((MapKind::LpmTrie, $p, 4) => {
+                // Length, then the bits.
+                let (length, bits) = $key.split_at(4);
+                let bits: [u8; $p - 4] = bits.try_into().unwrap();
+                let key = LpmKey::new(u32::from_ne_bytes(length.try_into().unwrap()), bits);
+                LpmTrie::<_, _, [u8; 4]>::try_from(map).unwrap().insert(&key, <[u8; 4]>::try_from($value).unwrap(), 0).unwrap();
             })*
             $((MapKind::Hash, $k, $v) => {
                 let (key, value): ([u8; $k], [u8; $v]) = ($key.try_into().unwrap(), $value.try_into().unwrap());
@@ -118,6 +125,7 @@ impl Sink for Kernel {
     fn put(&mut self, map: &'static str, key: &[u8], value: &[u8]) {
         put!(self, map, key, value,
             arrays: [4, 8, 16, 32, 64, 8192],
+            ranges: [12, 24],
             hashes: [(8, 8), (24, 8), (4, 16), (16, 16)]);
     }
 }
@@ -171,6 +179,7 @@ impl Kernel {
                     spec,
                     [
                         (4, 16),
+                        (8, 4),
                         (8, 8),
                         (16, 16),
                         (24, 8),
@@ -184,6 +193,8 @@ impl Kernel {
                 );
             }
         }
+        clear_ranges::<8>(&mut self.ebpf, maps::SRCR4.name);
+        clear_ranges::<20>(&mut self.ebpf, maps::SRCR6.name);
         for index in world::PODS {
             for map in [maps::EPSEEN4.name, maps::EPSEEN6.name] {
                 self.put(map, index.as_bytes(), &[0; 4]);
@@ -290,6 +301,15 @@ impl Kernel {
         }
         wrong
     }
+}
+
+fn clear_ranges<const BITS: usize>(ebpf: &mut Ebpf, name: &str)
+where
+    [u8; BITS]: aya::Pod,
+{
+    let mut map = LpmTrie::<_, [u8; BITS], u32>::try_from(ebpf.map_mut(name).unwrap()).unwrap();
+    let keys: Vec<_> = map.keys().map(Result::unwrap).collect();
+    keys.iter().for_each(|key| map.remove(key).unwrap());
 }
 
 fn age<const KEY: usize>(ebpf: &mut Ebpf, name: &str, ticks: u32)

@@ -19,7 +19,7 @@ use crate::{
     parse::{self, Headers},
     reject::reject,
     route::{self, Target},
-    service::{self, Choice, Client, Lookup},
+    service::{self, Choice, Client, Lookup, Reach},
     tables::{Scratch, Tables},
     verdict::{Packed, Step, Verdict, drop},
     wire::Wire,
@@ -67,15 +67,17 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
     let Scratch { headers, opening, .. } = scratch;
     let tuple = &headers.tuple;
     let place = F::place(tables.config(), tuple.dst);
-    let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, false) {
-        Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
-            masquerade(pkt, tables, headers, opening);
-            Ok(())
-        }
-        Lookup::NotOurs => return Verdict::Pass.into(),
-        Lookup::Unserved => Err(Reason::NoService),
-        Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening),
-    };
+    let outcome =
+        match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, Reach::Own) {
+            Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
+                masquerade(pkt, tables, headers, opening);
+                Ok(())
+            }
+            Lookup::NotOurs => return Verdict::Pass.into(),
+            Lookup::Unserved => Err(Reason::NoService),
+            Lookup::Unallocated => return Verdict::Drop(Reason::NoService).into(),
+            Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening),
+        };
     let step = match outcome {
         Ok(()) => Continue(()),
         Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => {
@@ -140,6 +142,9 @@ fn select<F: Family, P: Packet, T: Tables<F>>(
     client: Client,
     opening: &mut Opening<F>,
 ) -> Result<(), Reason> {
+    if !service::admits::<F, T>(tables, frontend, headers.tuple.src) {
+        return Err(Reason::SourceRange);
+    }
     let choice = match service::select::<F, T>(tables, frontend, client, Origin::Address(headers.tuple.src)) {
         Ok(choice) => choice,
         Err(reason) => {
@@ -150,7 +155,7 @@ fn select<F: Family, P: Packet, T: Tables<F>>(
     prepare(pkt, tables, headers, frontend, &choice, opening);
     match client {
         Client::OnNode => from_pod::<F, T>(tables, &choice, opening),
-        Client::Outside => from_outside::<F, T>(tables, &choice, opening),
+        Client::Outside | Client::HandedOver => from_outside::<F, T>(tables, &choice, opening),
     }
     Ok(())
 }

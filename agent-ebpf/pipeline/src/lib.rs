@@ -39,6 +39,7 @@ pub mod socket;
 pub mod tables;
 pub mod uplink;
 pub mod verdict;
+pub mod vip;
 pub mod wire;
 
 pub use family::{Family, V4, V6};

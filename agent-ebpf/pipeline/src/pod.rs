@@ -17,6 +17,7 @@ use crate::{
     service::Client,
     tables::Tables,
     verdict::{Packed, Step, Verdict, drop, pass, settle},
+    vip,
     wire::Wire,
 };
 
@@ -72,8 +73,10 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
                 return Continue(plain::<F, P, T>(pkt, tables, &scratch.headers, place));
             }
             Place::Service if !known => return drop(Reason::FragmentUnknown),
-            Place::Service if !translatable => return drop(Reason::NoService),
-            Place::Outside if !translatable => return pass(),
+            Place::Service | Place::Outside if !translatable => {
+                vip::echo::<F, P, T>(pkt, tables, &scratch.headers, place)?;
+                return if matches!(place, Place::Service) { drop(Reason::NoService) } else { pass() };
+            }
             Place::Service | Place::Outside => {
                 forward::balance::<F, P, T>(pkt, tables, Client::OnNode, scratch)?;
             }

@@ -2,8 +2,8 @@
 
 use abi::{
     Port, Proto, Reason, backend,
-    config::switches,
     frontend::{self, Frontend, SCOPE_EXACT, SCOPE_NODE_PORT},
+    maps::{VIP_ROW, vip_bit},
     route::node_flags,
     service::{Run, SLOTS_PER_LINE, flags},
 };
@@ -21,6 +21,19 @@ pub enum Client {
     OnNode,
     /// Anyone whose packet comes in by an uplink.
     Outside,
+    /// Anyone whose packet another node has handed over: it is to be served here.
+    HandedOver,
+}
+
+/// On which addresses besides the exact ones node ports are looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// This node's own that serve them.
+    Own,
+    /// Those and loopback.
+    Loopback,
+    /// Those of any node: the packet was handed over by the node whose address it has.
+    AnyNode,
 }
 
 /// What a look-up found.
@@ -28,14 +41,16 @@ pub enum Client {
 pub enum Lookup {
     /// No service's address.
     NotOurs,
-    /// A service's address, but no service's port.
+    /// A service's address, but no service's port: reject.
     Unserved,
+    /// An address of the service range that no service has: drop, since nobody else has it either.
+    Unallocated,
     /// A frontend.
     Found(Frontend),
 }
 
-/// Looks an address up for a packet or socket whose destination lies at `place`. Loopback counts as a node address
-/// with `loopback`.
+/// Looks an address up for a packet or socket whose destination lies at `place`. `reach` says
+/// which addresses count as a node's.
 #[inline(always)]
 pub fn lookup<F: Family, T: Tables<F>>(
     tables: T,
@@ -43,38 +58,68 @@ pub fn lookup<F: Family, T: Tables<F>>(
     addr: F::Addr,
     port: Port,
     proto: Proto,
-    loopback: bool,
+    reach: Reach,
 ) -> Lookup {
     match place {
-        Place::Service => match tables.frontend(&F::frontend_key(addr, port, proto, SCOPE_EXACT)) {
+        Place::Service => match exact::<F, T>(tables, addr, port, proto) {
             Some(frontend) => found(frontend),
-            None => Lookup::Unserved,
+            None if is_vip::<F, T>(tables, addr) => Lookup::Unserved,
+            None => Lookup::Unallocated,
         },
-        Place::Outside => outside::<F, T>(tables, addr, port, proto, loopback),
+        Place::Outside => outside::<F, T>(tables, addr, port, proto, reach),
         Place::Local(_) | Place::Remote(_) => Lookup::NotOurs,
     }
 }
 
-/// Node ports, external addresses, load balancer addresses: only if some frontend has the port at all.
+/// Whether a frontend outside the service range may have this address, or this port on the node's addresses: two bits that keep
+/// most packets from being looked up.
+#[inline(always)]
+pub fn possible<F: Family, T: Tables<F>>(tables: T, addr: F::Addr, port: Port, proto: Proto) -> bool {
+    tables.bit(proto.port_row(), port.host()) || vip_possible::<F, T>(tables, addr)
+}
+
+/// Whether a frontend outside the service range may have this address.
+#[inline(always)]
+pub fn vip_possible<F: Family, T: Tables<F>>(tables: T, addr: F::Addr) -> bool {
+    tables.bit(VIP_ROW, vip_bit(F::mix(addr)))
+}
+
+/// Whether the address as such is a service's.
+#[inline(always)]
+pub fn is_vip<F: Family, T: Tables<F>>(tables: T, addr: F::Addr) -> bool {
+    exact::<F, T>(tables, addr, Port(0), F::ICMP).is_some_and(|row| row.flags & frontend::flags::VIP != 0)
+}
+
+#[inline(always)]
+fn exact<F: Family, T: Tables<F>>(tables: T, addr: F::Addr, port: Port, proto: Proto) -> Option<Frontend> {
+    tables.frontend(&F::frontend_key(addr, port, proto, SCOPE_EXACT))
+}
+
+/// External addresses and load balancer addresses, then node ports.
 #[inline(always)]
 fn outside<F: Family, T: Tables<F>>(
     tables: T,
     addr: F::Addr,
     port: Port,
     proto: Proto,
-    loopback: bool,
+    reach: Reach,
 ) -> Lookup {
-    if !tables.port_in_use(proto.port_row(), port.host()) {
+    if vip_possible::<F, T>(tables, addr) {
+        if let Some(frontend) = exact::<F, T>(tables, addr, port, proto) {
+            return found(frontend);
+        }
+        if is_vip::<F, T>(tables, addr) {
+            return Lookup::Unserved;
+        }
+    }
+    if !tables.bit(proto.port_row(), port.host()) {
         return Lookup::NotOurs;
     }
-    let exact = tables.switches() & switches::EXTERNAL_FRONTENDS != 0;
-    if exact && let Some(frontend) = tables.frontend(&F::frontend_key(addr, port, proto, SCOPE_EXACT)) {
-        return found(frontend);
-    }
-    let wanted = node_flags::LOCAL | node_flags::NODE_PORT;
     let served = if F::is_loopback(addr) {
-        loopback
+        reach as u8 == Reach::Loopback as u8
     } else {
+        let own = node_flags::LOCAL | node_flags::NODE_PORT;
+        let wanted = if reach as u8 == Reach::AnyNode as u8 { 0 } else { own };
         tables.node(addr).is_some_and(|node| node.flags & wanted == wanted)
     };
     if !served {
@@ -89,6 +134,12 @@ fn outside<F: Family, T: Tables<F>>(
 #[inline(always)]
 fn found(frontend: Frontend) -> Lookup {
     if frontend.flags & frontend::flags::REJECT != 0 { Lookup::Unserved } else { Lookup::Found(frontend) }
+}
+
+/// Whether the client may use the frontend, as far as source ranges say (`loadBalancerSourceRanges`).
+#[inline(always)]
+pub fn admits<F: Family, T: Tables<F>>(tables: T, frontend: Frontend, client: F::Addr) -> bool {
+    frontend.flags & frontend::flags::SOURCE_RANGES == 0 || tables.allows(frontend.service, client)
 }
 
 /// A chosen backend.
@@ -118,13 +169,18 @@ pub fn select<F: Family, T: Tables<F>>(
         return Err(Reason::BackendMissing);
     };
     let external = frontend.flags & frontend::flags::EXTERNAL != 0;
+    let handed_over = client as u8 == Client::HandedOver as u8;
     let local = match (external, client) {
+        (_, Client::HandedOver) => true,
         (false, _) => service.flags & flags::INTERNAL_LOCAL != 0,
         (true, Client::Outside) => service.flags & flags::EXTERNAL_LOCAL != 0,
         (true, Client::OnNode) => false,
     };
     let run = if local { service.run_local } else { service.run_cluster };
     if run.count() == 0 {
+        if handed_over {
+            return Err(Reason::HandOver);
+        }
         let anywhere = service.run_cluster.count() != 0;
         return Err(if anywhere { Reason::NoLocalEndpoint } else { Reason::NoEndpoint });
     }

@@ -7,13 +7,14 @@
 
 use abi::{
     Ip6, Port, Proto, Reason,
+    frontend::flags,
     socket::{PAIRS, ReversePair, SocketReverse},
 };
 
 use crate::{
     affinity::Origin,
     family::Family,
-    service::{self, Choice, Client, Lookup},
+    service::{self, Choice, Client, Lookup, Reach},
     tables::Tables,
 };
 
@@ -26,7 +27,8 @@ pub enum Outcome<F: Family> {
     Use(Choice<F>),
     /// Fail with ECONNREFUSED: no endpoint anywhere, or no such port.
     Refuse,
-    /// Fail with EHOSTUNREACH: a policy is Local and no endpoint is on this node.
+    /// Fail with EHOSTUNREACH: a policy is Local and no endpoint is on this node, the client is in none of the service's source
+    /// ranges, or nobody has the address.
     Unreachable,
 }
 
@@ -40,16 +42,34 @@ pub fn balance<F: Family, T: Tables<F>>(
     proto: Proto,
     netns: u64,
 ) -> Outcome<F> {
+    if !matches!(proto, Proto::TCP | Proto::UDP | Proto::SCTP) {
+        return Outcome::Leave;
+    }
     let host = netns != 0 && netns == tables.config().netns_cookie;
     let place = F::place(tables.config(), addr);
-    let frontend = match service::lookup::<F, T>(tables, place, addr, port, proto, host) {
+    let reach = if host { Reach::Loopback } else { Reach::Own };
+    let frontend = match service::lookup::<F, T>(tables, place, addr, port, proto, reach) {
         Lookup::NotOurs => return Outcome::Leave,
+        Lookup::Unallocated => {
+            tables.count_drop(Reason::NoService);
+            return Outcome::Unreachable;
+        }
         Lookup::Unserved => {
             tables.count_drop(Reason::NoService);
             return Outcome::Refuse;
         }
         Lookup::Found(frontend) => frontend,
     };
+    if frontend.flags & flags::SOURCE_RANGES != 0 {
+        if !host {
+            // A pod's source address is not known yet. Its packets show it, and are balanced instead.
+            return Outcome::Leave;
+        }
+        if !service::admits::<F, T>(tables, frontend, F::snat(tables.config())) {
+            tables.count_drop(Reason::SourceRange);
+            return Outcome::Unreachable;
+        }
+    }
     match service::select::<F, T>(tables, frontend, Client::OnNode, Origin::Namespace(netns)) {
         Ok(choice) => {
             tables.count(frontend.service, |c| c.connects = c.connects.wrapping_add(1));

@@ -33,8 +33,8 @@ pub trait Common: Copy {
     fn slot(&self, line: u32, slot: u32) -> Option<u32>;
     /// A next hop.
     fn nexthop(&self, index: u32) -> Option<Nexthop>;
-    /// Whether a frontend outside the service range has this port (as a number); `row` as [`abi::Proto::port_row`].
-    fn port_in_use(&self, row: u32, port: u16) -> bool;
+    /// A bit of a row of [`abi::maps::PORTS`]; `false` if there is no such row.
+    fn bit(&self, row: u32, bit: u16) -> bool;
     /// A free-running number for a backend, private to the CPU.
     fn rotor(&self, backend: u32) -> u32;
     /// What affinity knows of a client's sockets.
@@ -113,6 +113,8 @@ pub trait Tables<F: Family>: Common {
 
     /// A frontend.
     fn frontend(&self, key: &F::FrontendKey) -> Option<Frontend>;
+    /// Whether some source range of the service holds the client.
+    fn allows(&self, service: u32, client: F::Addr) -> bool;
     /// A backend.
     fn backend(&self, index: u32) -> Option<Backend<F>>;
     /// A backend's generation, zero if the index is out of range.

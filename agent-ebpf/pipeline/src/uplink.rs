@@ -14,9 +14,10 @@ use crate::{
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
     pod,
-    service::Client,
+    service::{self, Client},
     tables::Tables,
     verdict::{Packed, Step, Verdict, pass, settle},
+    vip,
     wire::Wire,
 };
 
@@ -79,6 +80,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
                 return pass();
             }
             icmp::error::<F, P, T>(pkt, tables, scratch, at)?;
+            vip::echo::<F, P, T>(pkt, tables, &scratch.headers, place)?;
             if !wanted::<F, T>(tables, &mut scratch.headers) {
                 return pass();
             }
@@ -90,7 +92,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
     Continue(forward::send::<F, P, T>(pkt, tables, scratch, at).into())
 }
 
-/// Whether the destination port is a frontend's or in the range of translated clients.
+/// Whether the destination may be a frontend's, or its port is in the range of translated clients.
 #[inline(always)]
 fn wanted<F: Family, T: Tables<F>>(tables: T, headers: &mut Headers<F::Addr>) -> bool {
     if !headers.has_ports() || !parse::recall_fragment::<F, T>(tables, headers) {
@@ -99,5 +101,5 @@ fn wanted<F: Family, T: Tables<F>>(tables: T, headers: &mut Headers<F::Addr>) ->
     let port = headers.tuple.dport.host();
     let config = tables.config();
     (port >= config.snat_port_first && port <= config.snat_port_last)
-        || tables.port_in_use(headers.tuple.proto.port_row(), port)
+        || service::possible::<F, T>(tables, headers.tuple.dst, headers.tuple.dport, headers.tuple.proto)
 }

@@ -1,0 +1,68 @@
+//! Service addresses as such: they answer a ping, although nothing has them.
+//!
+//! The answer is the request itself, turned round: type, addresses and hop limit change, identifier and data stay. Only whole requests
+//! without IP options or extension headers are answered; to answer a later fragment, of which nothing says what it belongs to, would let two
+//! nodes send one back and forth for ever.
+
+use core::ops::ControlFlow::Continue;
+
+use crate::{
+    checksum,
+    family::{Family, Place},
+    nat,
+    packet::{Mend, Packet},
+    parse::{Fragmented, Headers},
+    service,
+    tables::Tables,
+    verdict::{Packed, Step, Verdict},
+    wire::Wire,
+};
+
+/// Where ICMP's checksum is.
+const CHECKSUM: usize = 2;
+
+/// Type and code of an echo request and of its answer, in wire order (RFC 792; RFC 4443, 4).
+const fn kinds<F: Family>() -> (u16, u16) {
+    if F::IPV6 { (0x8000_u16.to_be(), 0x8100_u16.to_be()) } else { (0x0800_u16.to_be(), 0) }
+}
+
+/// Answers an echo request to a service's address, which lies at `place`; lets all other packets continue.
+#[inline(always)]
+pub fn echo<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    headers: &Headers<F::Addr>,
+    place: Place,
+) -> Step<()> {
+    if headers.tuple.proto != F::ICMP {
+        return Continue(());
+    }
+    answer::<F, P, T>(pkt, tables, headers, matches!(place, Place::Service)).into()
+}
+
+#[inline(never)]
+fn answer<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    headers: &Headers<F::Addr>,
+    in_range: bool,
+) -> Packed {
+    let (request, reply) = kinds::<F>();
+    let dst = headers.tuple.dst;
+    let plain = headers.l4 == headers.l3 + F::HEADER && headers.fragmented as u8 == Fragmented::Whole as u8;
+    if !plain
+        || pkt.load::<u16>(headers.l4) != Some(request)
+        || !(in_range || service::vip_possible::<F, T>(tables, dst))
+        || !service::is_vip::<F, T>(tables, dst)
+    {
+        return Packed::CONTINUE;
+    }
+    let len = F::transport_len(pkt, headers) as u16;
+    pkt.store(headers.l4, reply);
+    F::write_header(pkt, headers.l3, (dst, headers.tuple.src), F::ICMP, len);
+    let client = nat::frame_source(pkt);
+    nat::frame_answer(pkt, client);
+    // The pseudo header's sum stays: its addresses change places.
+    pkt.mend(headers.l4 + CHECKSUM, Mend { ports: checksum::word(request, reply), ..Mend::default() });
+    Verdict::Transmit.into()
+}
