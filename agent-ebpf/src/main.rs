@@ -7,6 +7,8 @@
 // What the compiler must not see through (constants that the loader overrides, bounds that the verifier must see) goes
 // through an `asm!` that moves a register onto itself.
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+// `core::sync::atomic` has no operations with a result for the BPF target.
+#![cfg_attr(target_arch = "bpf", feature(core_intrinsics), expect(internal_features, reason = "atomics"))]
 
 #[cfg(target_arch = "bpf")]
 mod connect;
@@ -26,6 +28,8 @@ mod recvmsg;
 mod sendmsg;
 #[cfg(target_arch = "bpf")]
 mod socket;
+#[cfg(target_arch = "bpf")]
+mod tun_in;
 #[cfg(target_arch = "bpf")]
 mod up_in;
 #[cfg(target_arch = "bpf")]

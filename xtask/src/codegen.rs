@@ -63,6 +63,7 @@ fn programs() -> String {
     for program in PROGRAMS {
         let hook = match program.hook {
             Hook::Xdp => "XDP, uplink",
+            Hook::XdpGeneric => "XDP, uplink (generic mode)",
             Hook::UplinkIngress => "tcx ingress, uplink",
             Hook::UplinkEgress => "tcx egress, uplink",
             Hook::PodIngress => "tcx ingress, host end of a pod's link",

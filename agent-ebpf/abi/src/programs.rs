@@ -5,6 +5,9 @@
 pub enum Hook {
     /// XDP on an uplink (the program accepts fragments).
     Xdp,
+    /// XDP on an uplink in generic mode: the same program for whole buffers. (After a generic program that accepts fragments, skbs that
+    /// had to be copied have no `mac_len`, and tcx sees them from the IP header on: seen on Linux 6.18.)
+    XdpGeneric,
     /// tcx ingress of an uplink.
     UplinkIngress,
     /// tcx egress of an uplink.
@@ -34,10 +37,11 @@ const fn program(name: &'static str, hook: Hook, does: &'static str) -> ProgramS
     ProgramSpec { name, hook, does }
 }
 
-/// Programs whose absence leaves the node without services are all but [`Hook::Xdp`] (its work falls to
-/// [`Hook::UplinkIngress`]).
+/// Programs whose absence leaves the node without services are all but [`Hook::Xdp`] and [`Hook::XdpGeneric`]
+/// (their work falls to [`Hook::UplinkIngress`]).
 pub const PROGRAMS: &[ProgramSpec] = &[
     program("xdp_ns", Hook::Xdp, "services for clients outside, before the stack sees the packet"),
+    program("xdp_ns_linear", Hook::XdpGeneric, "the same where XDP runs in generic mode"),
     program(
         "tcx_up_in",
         Hook::UplinkIngress,
@@ -46,7 +50,11 @@ pub const PROGRAMS: &[ProgramSpec] = &[
     program("tcx_up_out", Hook::UplinkEgress, "replies of host-network backends"),
     program("tcx_pod_in", Hook::PodIngress, "packets from a pod: services, replies, delivery"),
     program("tcx_pod_out", Hook::PodEgress, "replies of host-network backends to the pod"),
-    program("tcx_tun_in", Hook::TunnelIngress, "packets out of tunnels: delivery to pods, services handed over"),
+    program(
+        "tcx_tun_in",
+        Hook::TunnelIngress,
+        "packets out of tunnels: delivery to pods, services handed over",
+    ),
     program("cg_connect4", Hook::SockAddr, "replaces a service address at connect"),
     program("cg_connect6", Hook::SockAddr, "replaces a service address at connect"),
     program("cg_sendmsg4", Hook::SockAddr, "replaces a service address at sendmsg"),

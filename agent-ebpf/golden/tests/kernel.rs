@@ -201,6 +201,19 @@ impl Kernel {
             }
         }
         self.written.clear();
+        // What the programs write besides: loads of backends and turns of services, numbered from 1.
+        for index in 1..16 {
+            for map in [maps::LOAD4.name, maps::LOAD6.name] {
+                self.put(map, u32::as_bytes(&index), &[0; 8]);
+            }
+        }
+        self.written.clear();
+        let zeros = || PerCpuValues::try_from(vec![[0_u64; 4]; aya::util::nr_cpus().unwrap()]).unwrap();
+        let map = self.ebpf.map_mut(maps::SVCSTAT.name).unwrap();
+        let mut counters: PerCpuArray<_, [u64; 4]> = PerCpuArray::try_from(map).unwrap();
+        for service in 1..16 {
+            counters.set(service, zeros(), 0).unwrap();
+        }
         let map = self.ebpf.map_mut(maps::ROTOR.name).unwrap();
         let mut rotors: PerCpuArray<_, u32> = PerCpuArray::try_from(map).unwrap();
         let zeros = || PerCpuValues::try_from(vec![0; aya::util::nr_cpus().unwrap()]).unwrap();
@@ -380,7 +393,7 @@ fn load_program(ebpf: &mut Ebpf, program: &ProgramSpec) -> Result<(), ProgramErr
     let handle = ebpf.program_mut(program.name).unwrap();
     match program.hook {
         Attach::SockAddr => <&mut CgroupSockAddr>::try_from(handle).unwrap().load(),
-        Attach::Xdp => <&mut Xdp>::try_from(handle).unwrap().load(),
+        Attach::Xdp | Attach::XdpGeneric => <&mut Xdp>::try_from(handle).unwrap().load(),
         _ => <&mut SchedClassifier>::try_from(handle).unwrap().load(),
     }
 }
