@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::traffic::{Kind, Target};
+
 /// Measures services as their clients see them.
 #[derive(Parser)]
 #[command(name = "perf")]
@@ -15,8 +17,11 @@ pub(crate) struct Perf {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// TCP connect + request (one line) + close, against two servers that answer a line with a line (`echo`).
-    Crr(Crr),
+    /// Compare two targets by fast alternation of short slices.
+    #[command(alias = "crr")]
+    Ratio(Ratio),
+    /// Drive one target for a time, in a closed loop or at a rate.
+    Load(Load),
     /// One datagram and its answer: no measurement, only whether a target answers.
     Datagram {
         /// Who is asked.
@@ -30,20 +35,67 @@ pub(crate) enum Command {
     Soak(Soak),
 }
 
+/// How targets are reached, and what is done.
+#[derive(Args, Clone)]
+pub(crate) struct Traffic {
+    /// What one operation is.
+    #[arg(long, value_enum, default_value_t = Kind::Crr)]
+    pub(crate) traffic: Kind,
+    /// The port of HTTP where --traffic bulk is asked; lines and datagrams go to the targets' own ports.
+    #[arg(long, default_value_t = 8080)]
+    pub(crate) http_port: u16,
+}
+
+impl Traffic {
+    /// The server at `address`.
+    pub(crate) fn target(&self, address: SocketAddr) -> Target {
+        Target { address: address.ip(), echo: address.port(), http: self.http_port }
+    }
+}
+
 #[derive(Args)]
-pub(crate) struct Crr {
-    /// The reference: for example a pod's address.
+pub(crate) struct Ratio {
+    /// The reference: for example a pod's address and echo's port.
     #[arg(long)]
     pub(crate) reference: SocketAddr,
     /// What is compared with it: for example the ClusterIP in front of that pod.
     #[arg(long)]
     pub(crate) target: SocketAddr,
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
     /// How many pairs of slices (a pair is reference, target, target, reference).
-    #[arg(long, default_value_t = 60)]
-    pub(crate) pairs: usize,
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=10_000))]
+    pub(crate) pairs: u32,
     /// How long each slice lasts.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     pub(crate) slice_ms: u64,
+    /// The reference is asked from the network namespace pinned here.
+    #[arg(long)]
+    pub(crate) reference_netns: Option<PathBuf>,
+    /// The target is asked from the network namespace pinned here.
+    #[arg(long)]
+    pub(crate) target_netns: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Load {
+    /// A server that speaks echo's protocols.
+    #[arg(long)]
+    pub(crate) target: SocketAddr,
+    #[command(flatten)]
+    pub(crate) traffic: Traffic,
+    /// How long it is measured.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) seconds: u64,
+    /// Operations a second (open loop). Without it: as fast as they are answered.
+    #[arg(long)]
+    pub(crate) rate: Option<f64>,
+    /// How many threads; leave a CPU to the server.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: u16,
+    /// Do it in the network namespace pinned here.
+    #[arg(long)]
+    pub(crate) netns: Option<PathBuf>,
 }
 
 /// Everything is asked in turn: the first connection goes to the first target, the second to the second.

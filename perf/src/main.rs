@@ -2,14 +2,19 @@
 //!
 //! One `match` here, one module a command.
 
-mod compare;
-mod crr;
+mod alternate;
 mod datagram;
+mod environment;
 mod flags;
+mod latency;
+mod load;
+mod measure;
 mod namespace;
+mod processor;
+mod results;
 mod soak;
-
-use std::time::Duration;
+mod statistics;
+mod traffic;
 
 use anyhow::Result;
 use clap::Parser;
@@ -18,23 +23,12 @@ use flags::Command;
 
 fn main() -> Result<()> {
     match flags::Perf::parse().command {
-        Command::Crr(args) => compare_crr(&args),
+        Command::Ratio(args) => measure::ratio(&args),
+        Command::Load(args) => measure::load(&args),
         Command::Datagram { target, text } => {
             println!("{}", datagram::ask(target, &text)?.trim_end());
             Ok(())
         }
         Command::Soak(args) => soak::run(&args),
     }
-}
-
-fn compare_crr(args: &flags::Crr) -> Result<()> {
-    let plan = compare::Plan {
-        pairs: args.pairs,
-        slice: Duration::from_millis(args.slice_ms),
-        warm_up: Duration::from_millis(500),
-    };
-    let result = compare::run(&plan, || crr::once(args.reference), || crr::once(args.target))?;
-    println!("{}", serde_json::to_string(&result)?);
-    eprintln!("{result}");
-    Ok(())
 }
