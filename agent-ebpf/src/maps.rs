@@ -5,6 +5,8 @@
 //! torn read does no harm.
 #![expect(unsafe_code, reason = "map values are reached by pointer: one of the two files that may")]
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use abi::{
     Config, Ip4, Ip6, Reason,
     affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
@@ -198,6 +200,39 @@ impl Common for Maps {
     }
 
     #[inline(always)]
+    fn maglev(&self, service: u32, local: bool) -> Run {
+        SVC.get_ptr(service).map_or(Run::EMPTY, |service| {
+            // SAFETY: a live array element, the word read by one load.
+            unsafe {
+                if local {
+                    (&raw const (*service).maglev_local).read_volatile()
+                } else {
+                    (&raw const (*service).maglev_cluster).read_volatile()
+                }
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn cell(&self, line: u32, cell: u32) -> Option<u16> {
+        let line = MAGLEV.get_ptr(line)?;
+        // SAFETY: the mask keeps the index inside the line of 32.
+        Some(unsafe { line.cast::<u16>().add(cell as usize & 31).read() })
+    }
+
+    #[inline(always)]
+    fn turn(&self, service: u32) -> u32 {
+        SVCSTAT.get_ptr_mut(service).map_or(0, |counters| {
+            // SAFETY: this CPU's own element. Programs that interrupt each other there give one turn twice at worst.
+            unsafe {
+                let turn = (*counters).turn;
+                (*counters).turn = turn.wrapping_add(1);
+                turn as u32
+            }
+        })
+    }
+
+    #[inline(always)]
     fn nexthop(&self, index: u32) -> Option<Nexthop> {
         NEXTHOP.get(index).copied()
     }
@@ -255,7 +290,7 @@ impl Common for Maps {
 macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident,
      $affinity_key:ident, $client:ident,
-     $fe:ident, $srcr:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
+     $fe:ident, $srcr:ident, $load:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
      $flows:ident, $flowq:ident, $frag:ident, $aff:ident, $scratch:ident) => {
         impl FlowEntry<$family> for FlowPtr<$flow> {
             #[inline(always)]
@@ -309,6 +344,31 @@ macro_rules! family_tables {
                     // SAFETY: the mask keeps the index inside the line of 32.
                     unsafe { line.cast::<u16>().add(backend as usize & 31).read() }
                 })
+            }
+
+            #[inline(always)]
+            fn load(&self, backend: u32) -> u32 {
+                // Sockets of an index's former backend may still be closed after the agent has cleared it: below zero is none.
+                $load.get(backend).map_or(0, |load| {
+                    let sockets = load.sockets as i32;
+                    load.flows.wrapping_add(if sockets > 0 { sockets as u32 } else { 0 })
+                })
+            }
+
+            #[inline(always)]
+            fn count_flow(&self, backend: u32) {
+                if let Some(load) = $load.get_ptr_mut(backend) {
+                    // SAFETY: a live element.
+                    add(unsafe { &raw mut (*load).flows }, 1);
+                }
+            }
+
+            #[inline(always)]
+            fn count_socket(&self, backend: u32, closed: bool) {
+                if let Some(load) = $load.get_ptr_mut(backend) {
+                    // SAFETY: a live element.
+                    add(unsafe { &raw mut (*load).sockets }, if closed { u32::MAX } else { 1 });
+                }
             }
 
             #[inline(always)]
@@ -414,6 +474,7 @@ family_tables!(
     SourceClient4,
     FE4,
     SRCR4,
+    LOAD4,
     BE4,
     BEGEN4,
     PODROUTE4,
@@ -437,6 +498,7 @@ family_tables!(
     SourceClient6,
     FE6,
     SRCR6,
+    LOAD6,
     BE6,
     BEGEN6,
     PODROUTE6,
@@ -457,6 +519,13 @@ fn affinity(entry: *const Affinity) -> Affinity {
     // service, and a generation or time of another client of the same service costs one client its backend at worst.
     let words = unsafe { entry.cast::<[u64; 2]>().read_volatile() };
     abi::zerocopy::transmute!(words)
+}
+
+/// Adds to a number that all CPUs share.
+#[inline(always)]
+fn add(number: *mut u32, by: u32) {
+    // SAFETY: points into a live map value (see the callers), aligned as its type.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(number, by) };
 }
 
 #[inline(always)]

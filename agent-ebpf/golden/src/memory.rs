@@ -8,14 +8,14 @@ use std::{
 use abi::{
     Config, Ip4, Ip6, Mac, Port, Proto, Reason,
     affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
-    backend::{Backend4, Backend6, GENERATIONS_PER_LINE, GenerationLine},
+    backend::{Backend4, Backend6, GENERATIONS_PER_LINE, GenerationLine, Load},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6},
     fragment::{Fragment, FragmentKey4, FragmentKey6},
     frontend::{Frontend, FrontendKey4, FrontendKey6},
     maps::{self, PortBitmap},
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
-    service::{Service, SlotLine},
+    service::{MaglevLine, Run, Service, SlotLine},
     source::{SERVICE_BITS, SourceKey4, SourceKey6},
     stats::ServiceCounters,
 };
@@ -123,6 +123,22 @@ impl Common for &Memory {
         Some(self.at::<SlotLine>(maps::SLOTS.name, line).backends[slot as usize & 15])
     }
 
+    fn maglev(&self, service: u32, local: bool) -> Run {
+        let service: Service = self.at(maps::SVC.name, service);
+        if local { service.maglev_local } else { service.maglev_cluster }
+    }
+
+    fn cell(&self, line: u32, cell: u32) -> Option<u16> {
+        Some(self.at::<MaglevLine>(maps::MAGLEV.name, line).cells[cell as usize & 31])
+    }
+
+    fn turn(&self, service: u32) -> u32 {
+        let mut counters: ServiceCounters = self.at(maps::SVCSTAT.name, service);
+        counters.turn += 1;
+        self.write(maps::SVCSTAT.name, service.as_bytes(), counters.as_bytes());
+        counters.turn as u32 - 1
+    }
+
     fn nexthop(&self, index: u32) -> Option<Nexthop> {
         Some(self.at(maps::NEXTHOP.name, index))
     }
@@ -202,7 +218,7 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
 macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident, $backend:ident,
      $affinity_key:ident, $source_key:ident,
-     $fe:ident, $srcr:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
+     $fe:ident, $srcr:ident, $load:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
      $flows:ident, $flowq:ident, $frag:ident, $aff:ident) => {
         impl FlowEntry<$family> for Entry<'_> {
             fn copy_to(&self, out: &mut $flow) {
@@ -249,6 +265,23 @@ macro_rules! family_tables {
             fn generation(&self, backend: u32) -> u16 {
                 let line: GenerationLine = self.at(maps::$begen.name, backend / GENERATIONS_PER_LINE);
                 line.generations[(backend % GENERATIONS_PER_LINE) as usize]
+            }
+
+            fn load(&self, backend: u32) -> u32 {
+                let load: Load = self.at(maps::$load.name, backend);
+                load.flows + load.sockets
+            }
+
+            fn count_flow(&self, backend: u32) {
+                let mut load: Load = self.at(maps::$load.name, backend);
+                load.flows += 1;
+                self.write(maps::$load.name, backend.as_bytes(), load.as_bytes());
+            }
+
+            fn count_socket(&self, backend: u32, closed: bool) {
+                let mut load: Load = self.at(maps::$load.name, backend);
+                load.sockets = if closed { load.sockets - 1 } else { load.sockets + 1 };
+                self.write(maps::$load.name, backend.as_bytes(), load.as_bytes());
             }
 
             fn pod_route(&self, index: u32) -> Option<PodRoute> {
@@ -339,6 +372,7 @@ family_tables!(
     SourceKey4,
     FE4,
     SRCR4,
+    LOAD4,
     BE4,
     BEGEN4,
     PODROUTE4,
@@ -362,6 +396,7 @@ family_tables!(
     SourceKey6,
     FE6,
     SRCR6,
+    LOAD6,
     BE6,
     BEGEN6,
     PODROUTE6,

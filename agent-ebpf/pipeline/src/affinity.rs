@@ -10,15 +10,15 @@ use abi::{
 };
 
 use crate::{
-    family::{Backend, Family},
+    family::{Backend, Family, Tuple},
     tables::Tables,
 };
 
 /// By what a client is known again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin<F: Family> {
-    /// The source address of its packets.
-    Address(F::Addr),
+    /// The source address of this packet.
+    Packet(Tuple<F::Addr>),
     /// The cookie of its sockets' network namespace: a pod, or the node itself.
     Namespace(u64),
 }
@@ -77,7 +77,7 @@ impl<F: Family> Bond<F> {
     #[inline(always)]
     fn read<T: Tables<F>>(self, tables: T) -> Option<Affinity> {
         match self.origin {
-            Origin::Address(client) => tables.affinity(&F::affinity_key(self.service, client)),
+            Origin::Packet(tuple) => tables.affinity(&F::affinity_key(self.service, tuple.src)),
             Origin::Namespace(netns) => tables.socket_affinity(&self.socket_key(netns)),
         }
     }
@@ -85,7 +85,7 @@ impl<F: Family> Bond<F> {
     #[inline(always)]
     fn write<T: Tables<F>>(self, tables: T, entry: &Affinity) {
         match self.origin {
-            Origin::Address(client) => tables.set_affinity(&F::affinity_key(self.service, client), entry),
+            Origin::Packet(tuple) => tables.set_affinity(&F::affinity_key(self.service, tuple.src), entry),
             Origin::Namespace(netns) => tables.set_socket_affinity(&self.socket_key(netns), entry),
         }
     }

@@ -8,6 +8,7 @@ use abi::{
     flow::{FlowState, flags},
     frontend::Frontend,
     route::seen,
+    service::flags as service_flags,
 };
 
 use crate::{
@@ -50,6 +51,9 @@ pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
     match flow::open::<F, T>(tables, scratch) {
         Ok(()) => {
             tables.count(scratch.opening.service, |c| c.flows = c.flows.wrapping_add(1));
+            if scratch.opening.flags & flags::COUNTED != 0 {
+                tables.count_flow(scratch.opening.backend);
+            }
             Continue(())
         }
         Err(reason) => drop(reason),
@@ -145,7 +149,7 @@ fn select<F: Family, P: Packet, T: Tables<F>>(
     if !service::admits::<F, T>(tables, frontend, headers.tuple.src) {
         return Err(Reason::SourceRange);
     }
-    let choice = match service::select::<F, T>(tables, frontend, client, Origin::Address(headers.tuple.src)) {
+    let choice = match service::select::<F, T>(tables, frontend, client, Origin::Packet(headers.tuple)) {
         Ok(choice) => choice,
         Err(reason) => {
             tables.count(frontend.service, |c| c.rejected = c.rejected.wrapping_add(1));
@@ -207,6 +211,12 @@ fn host_flags<F: Family>(backend: &Backend<F>) -> u16 {
     if backend.flags & both == both { flags::STACK } else { 0 }
 }
 
+/// Least connections goes by the number of pairs.
+#[inline(always)]
+const fn counted(service: u32) -> u16 {
+    if service & service_flags::LEAST_CONNECTIONS != 0 { flags::COUNTED } else { 0 }
+}
+
 /// What is the same for all clients. Field by field: a whole value would be put together on the stack first.
 #[inline(always)]
 fn prepare<F: Family, P: Packet, T: Tables<F>>(
@@ -227,7 +237,7 @@ fn prepare<F: Family, P: Packet, T: Tables<F>>(
     opening.service = frontend.service;
     opening.backend = choice.index;
     opening.generation = backend.generation;
-    opening.flags = host_flags(backend);
+    opening.flags = host_flags(backend) | counted(choice.service_flags);
     opening.nexthop = if remote_host { tables.node(backend.addr).map_or(0, |node| node.nexthop) } else { 0 };
     opening.ifindex = pkt.ifindex();
     opening.mac = nat::frame_source(pkt);

@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod balance;
 pub mod checksum;
 pub mod egress;
 pub mod family;
@@ -28,6 +29,7 @@ pub mod forward;
 pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
+pub mod maglev;
 pub mod nat;
 pub mod packet;
 pub mod parse;

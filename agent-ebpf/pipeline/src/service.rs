@@ -5,11 +5,12 @@ use abi::{
     frontend::{self, Frontend, SCOPE_EXACT, SCOPE_NODE_PORT},
     maps::{VIP_ROW, vip_bit},
     route::node_flags,
-    service::{Run, SLOTS_PER_LINE, flags},
+    service::flags,
 };
 
 use crate::{
     affinity::{Bond, Origin},
+    balance,
     family::{Backend, Family, Place},
     tables::Tables,
 };
@@ -154,7 +155,7 @@ pub struct Choice<F: Family> {
 }
 
 /// Chooses a backend for a new connection: the client's last one if the service wants that and it still serves, otherwise
-/// one at random.
+/// as the service's algorithm says.
 ///
 /// # Errors
 /// [`Reason::NoEndpoint`] asks for a rejection, the others for a silent drop.
@@ -189,9 +190,7 @@ pub fn select<F: Family, T: Tables<F>>(
     if sticky && let Some((index, backend)) = bond.recall(tables, &service, local) {
         return Ok(Choice { index, backend, service_flags: service.flags });
     }
-    let index = pick(tables.random(), run);
-    let Some(index) = tables.slot(run.base().wrapping_add(index / SLOTS_PER_LINE), index % SLOTS_PER_LINE)
-    else {
+    let Some(index) = balance::choose::<F, T>(tables, frontend.service, &service, run, local, &origin) else {
         return Err(Reason::BackendMissing);
     };
     match tables.backend(index) {
@@ -203,10 +202,4 @@ pub fn select<F: Family, T: Tables<F>>(
         }
         _ => Err(Reason::BackendMissing),
     }
-}
-
-/// A slot of the run: multiply-shift instead of a division.
-#[inline(always)]
-fn pick(random: u32, run: Run) -> u32 {
-    ((random as u64 * run.count() as u64) >> 32) as u32
 }

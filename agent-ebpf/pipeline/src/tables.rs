@@ -5,7 +5,7 @@ use abi::{
     affinity::{Affinity, SocketAffinityKey},
     frontend::Frontend,
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
-    service::Service,
+    service::{Run, Service},
     stats::ServiceCounters,
 };
 
@@ -31,6 +31,12 @@ pub trait Common: Copy {
     fn service(&self, id: u32) -> Option<Service>;
     /// The backend index in this slot of a line.
     fn slot(&self, line: u32, slot: u32) -> Option<u32>;
+    /// The Maglev table of a service's `run_local` or `run_cluster`, read by one load.
+    fn maglev(&self, service: u32, local: bool) -> Run;
+    /// The position in this cell of a line of Maglev tables.
+    fn cell(&self, line: u32, cell: u32) -> Option<u16>;
+    /// Whose turn it is among a service's slots: a free-running number, private to the CPU.
+    fn turn(&self, service: u32) -> u32;
     /// A next hop.
     fn nexthop(&self, index: u32) -> Option<Nexthop>;
     /// A bit of a row of [`abi::maps::PORTS`]; `false` if there is no such row.
@@ -119,6 +125,12 @@ pub trait Tables<F: Family>: Common {
     fn backend(&self, index: u32) -> Option<Backend<F>>;
     /// A backend's generation, zero if the index is out of range.
     fn generation(&self, backend: u32) -> u16;
+    /// Connections that a backend has, as far as they are counted ([`abi::backend::Load`]).
+    fn load(&self, backend: u32) -> u32;
+    /// Counts one more translated connection of a backend.
+    fn count_flow(&self, backend: u32);
+    /// Counts one more (or one less) connected socket of a backend.
+    fn count_socket(&self, backend: u32, closed: bool);
     /// The route to a node's pod range.
     fn pod_route(&self, index: u32) -> Option<PodRoute>;
     /// A pod of this node.
