@@ -4,6 +4,7 @@
 //! files under `target/cluster`, so that every command finds a cluster that another one made, or half made.
 
 pub(crate) mod agent;
+pub(crate) mod api;
 pub(crate) mod cgroup;
 pub(crate) mod containerd;
 pub(crate) mod control;

@@ -159,6 +159,9 @@ pub(crate) struct TestArgs {
     /// Leave the cluster of the scenarios up.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Scenarios under load run at the load of the goals instead of a moderate one.
+    #[arg(long)]
+    pub(crate) full: bool,
 }
 
 /// A group of tests.

@@ -10,8 +10,10 @@ mod kubectl_streams;
 mod no_rules;
 mod rollout;
 mod services;
+mod soak;
 mod traffic;
 mod twenty_pods;
+mod zero_loss;
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +35,11 @@ const SCENARIOS: &[Scenario] = &[
     ("rollout", rollout::run),
     ("twenty-pods", twenty_pods::run),
     ("crashes", crashes::run),
+    ("zero-loss", zero_loss::run),
 ];
+
+/// What takes the place of a scenario of the same name with `--full`.
+const FULL: &[Scenario] = &[("zero-loss", zero_loss::run_full)];
 
 /// Collects what the scenarios found.
 #[derive(Default)]
@@ -75,7 +81,8 @@ pub(crate) fn run(args: &TestArgs) -> Result<Count> {
             SCENARIOS.iter().filter(|(name, _)| args.only.as_deref().is_none_or(|only| name.contains(only)))
         {
             report.scenario = name;
-            scenario(&plan, &mut report);
+            let full = FULL.iter().find(|(full, _)| args.full && full == name);
+            full.map_or(*scenario, |(_, full)| *full)(&plan, &mut report);
         }
     }
     if !args.keep {

@@ -30,11 +30,7 @@ pub struct Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [before, after] = &self.packet;
-        write!(
-            f,
-            "{} at {:?}, {:?}:\n  {before:02x?}\n  {after:02x?}",
-            self.rule, self.hook, self.verdict
-        )
+        write!(f, "{} at {:?}, {:?}:\n  {before:02x?}\n  {after:02x?}", self.rule, self.hook, self.verdict)
     }
 }
 
@@ -143,7 +139,8 @@ fn judge(before: &[u8], after: &[u8], verdict: Verdict) -> Option<&'static str> 
     if before == after {
         return None;
     }
-    let built = |right| if right == Some(true) { None } else { Some("a packet that was built has wrong checksums") };
+    let built =
+        |right| if right == Some(true) { None } else { Some("a packet that was built has wrong checksums") };
     let (old, new) = match (Layout::of(before), Layout::of(after)) {
         (Some(old), Some(new)) => (old, new),
         (Some(_), None) => return Some("a whole IP packet became none"),

@@ -210,7 +210,10 @@ mod tests {
             let script = Script::read(&seed).unwrap();
             let sent = script.case.steps.iter().filter(|(_, step)| matches!(step, Step::In(_))).count();
             let read = script.moves.iter().filter(|step| matches!(step.operation, Operation::At(_))).count();
-            assert!(read == sent.min(MAX_STEPS) || read + 1 >= sent.min(MAX_STEPS), "{name}: {read} of {sent}");
+            assert!(
+                read == sent.min(MAX_STEPS) || read + 1 >= sent.min(MAX_STEPS),
+                "{name}: {read} of {sent}"
+            );
         }
     }
 }

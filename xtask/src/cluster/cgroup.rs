@@ -46,6 +46,22 @@ fn populated(directory: &Path) -> bool {
         .is_ok_and(|events| events.contains("populated 1"))
 }
 
+/// A process that runs in a cgroup below `name` whose path contains `part`.
+pub(crate) fn member(name: &str, part: &str) -> Result<i32> {
+    let mut open = vec![unified()?.join(name)];
+    while let Some(directory) = open.pop() {
+        let members = std::fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+        if directory.to_string_lossy().contains(part)
+            && let Some(pid) = members.lines().next()
+        {
+            return Ok(pid.parse()?);
+        }
+        let entries = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+        open.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    bail!("no process runs in {part} below {name}")
+}
+
 /// Removes the empty cgroup `name` and all below it, in every hierarchy.
 pub(crate) fn remove(name: &str) -> Result<()> {
     for (_, mount) in hierarchies()? {

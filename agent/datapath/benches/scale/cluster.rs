@@ -70,7 +70,9 @@ impl Cluster {
                 // Beyond all that were ever in use.
                 number = self.services * self.endpoints + change % 4096;
             }
-            let address = if six { format!("fd00:128::{:x}:{:x}", number >> 16, number & 0xffff) } else {
+            let address = if six {
+                format!("fd00:128::{:x}:{:x}", number >> 16, number & 0xffff)
+            } else {
                 format!("10.{}.{}.{}", 128 + (number >> 16), number >> 8 & 255, number & 255)
             };
             json!({

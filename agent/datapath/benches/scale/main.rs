@@ -54,7 +54,11 @@ impl Case {
                 "--dual" => case.cluster.dual = true,
                 // cargo gives it.
                 "--bench" => {}
-                _ => return Err(format!("{word}: --services, --endpoints, --changes, --seconds N, --dual").into()),
+                _ => {
+                    return Err(
+                        format!("{word}: --services, --endpoints, --changes, --seconds N, --dual").into()
+                    );
+                }
             }
         }
         Ok(case)
@@ -111,7 +115,8 @@ fn child(case: &Case, role: &str) -> Result<(), Failure> {
     let [phase, bpf_dir, cgroup] = role.split(' ').collect::<Vec<_>>()[..] else { return Err(role.into()) };
     let say = |what: &str, values: serde_json::Value| {
         let Cluster { services, endpoints, dual } = case.cluster;
-        let mut line = serde_json::json!({"case": what, "services": services, "endpoints": endpoints, "dual": dual});
+        let mut line =
+            serde_json::json!({"case": what, "services": services, "endpoints": endpoints, "dual": dual});
         if let (Some(line), serde_json::Value::Object(values)) = (line.as_object_mut(), values) {
             line.extend(values);
         }
@@ -261,7 +266,9 @@ fn cpu(case: &Case, dataplane: &Dataplane, tables: &mut Tables) -> Result<serde_
     std::thread::sleep(Duration::from_secs(case.seconds.min(2)));
     let idle = (usage::cpu()? - used).as_secs_f64() / begun.elapsed().as_secs_f64();
     let percent = |share: f64| (share * 1e4).round() / 1e2;
-    Ok(serde_json::json!({"changes_per_s": CHANGES_PER_SECOND, "busy_percent": percent(busy), "idle_percent": percent(idle)}))
+    Ok(
+        serde_json::json!({"changes_per_s": CHANGES_PER_SECOND, "busy_percent": percent(busy), "idle_percent": percent(idle)}),
+    )
 }
 
 fn ms(time: Duration) -> f64 {
