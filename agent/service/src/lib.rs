@@ -8,20 +8,33 @@
 //! # Limits
 //! Bad input never fails a call: the part that cannot be understood is left out and named in [`Diff::problems`].
 
+mod balancing;
+mod claims;
+mod desired;
 pub mod diff;
 mod host_port;
 pub mod ids;
-pub mod object;
+mod learned;
+pub mod maglev;
+mod object;
+mod places;
 mod published;
+mod reader;
+mod rows;
+mod slice;
+mod source_ranges;
 mod tables;
-pub mod topology;
+mod topology;
+mod vips;
 
 pub use diff::{
     Backend, BackendState, Diff, Family, Frontend, FrontendAddress, FrontendKey, HealthCheck, Problem,
     Protocol, ServiceRow,
 };
 pub use host_port::HostPort;
-pub use tables::{Learned, LearnedService, NodeFacts, Tables};
+pub use learned::{Learned, LearnedService};
+pub use places::NodeFacts;
+pub use tables::Tables;
 
 use std::fmt;
 

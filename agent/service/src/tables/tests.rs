@@ -9,7 +9,10 @@ use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::ServiceRow;
+use crate::{
+    Backend, BackendState, Family, Frontend, FrontendAddress, FrontendKey, LearnedService, ServiceRow,
+};
+use abi::service::flags;
 
 /// The tables as a data plane would hold them.
 #[derive(Default)]
@@ -424,7 +427,10 @@ fn rows_that_a_crash_left_without_a_service_are_removed() {
         ..Learned::default()
     });
     for (port, id) in [(80, 3), (81, 3)] {
-        fixture.model.frontends.insert(key(port), Frontend { service: id, external: false, source_ranges: false, node_port: false });
+        fixture.model.frontends.insert(
+            key(port),
+            Frontend { service: id, external: false, source_ranges: false, node_port: false },
+        );
     }
     fixture.model.services.extend([(3, ServiceRow::default()), (7, ServiceRow::default())]);
     fixture.service("a", cluster_ip("10.96.0.10"));
