@@ -20,16 +20,30 @@ pub enum CgroupError {
     },
 }
 
+/// The node's own subtree.
+#[derive(Debug, Clone)]
+pub struct Cgroup {
+    path: PathBuf,
+}
+
+impl Cgroup {
+    /// Its directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// Opens the subtree `name` (like `beeline/node1`) of the v2 tree, made if missing. Works with a pure v2 layout and with the hybrid one,
 /// where the v2 tree is an extra mount without controllers.
-pub fn open(name: &str) -> Result<File, CgroupError> {
+pub fn open(name: &str) -> Result<(Cgroup, File), CgroupError> {
     let mountinfo = Path::new("/proc/self/mountinfo");
     let text = fs::read_to_string(mountinfo)
         .map_err(|source| CgroupError::Io { path: mountinfo.to_owned(), source })?;
     let path = unified(&text).ok_or(CgroupError::NoUnified)?.join(name);
     let failed = |source| CgroupError::Io { path: path.clone(), source };
     fs::create_dir_all(&path).map_err(failed)?;
-    File::open(&path).map_err(failed)
+    let file = File::open(&path).map_err(failed)?;
+    Ok((Cgroup { path }, file))
 }
 
 /// The mount point of the v2 tree in the text of a mountinfo file (proc(5)): fields up to the separator `-`, then the filesystem type.

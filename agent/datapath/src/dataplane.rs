@@ -6,21 +6,31 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use abi::config::{Config, features};
+use abi::Reason;
+use abi::config::Config;
+use abi::maps::{CFG, SKREV};
 use service::{Diff, Learned};
 
+use crate::carry;
+use crate::cgroup::{self, Cgroup};
 use crate::config::{self, Given};
-use crate::flows::{self, FlowCount, FlowsError};
-use crate::maps::{self, Maps, MapsError};
-use crate::options::{NodeAddresses, NodeConfig, Options, PodPort, Uplink};
-use crate::programs::{Programs, ProgramsError, XdpMode};
+use crate::flows::{self, FlowCount, FlowsError, SourcePorts};
+use crate::growth::{self, LeftOver};
+use crate::install::{self, InstallError, Installed, Place, UplinkXdp};
+use crate::links::{AttachError, Links, XdpMode};
+use crate::maps::{Maps, MapsError, Source};
+use crate::options::{NodeAddresses, NodeConfig, Options, PodPort};
+use crate::pins::Pins;
+use crate::programs::{Absent, Tables};
 use crate::routes::{Routes, RoutesError};
 use crate::services::{Services, ServicesError};
-use crate::{CgroupError, cgroup, sys};
+use crate::sys::{self, RawMap};
+use crate::{CgroupError, status};
 
 /// Why the data plane could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +40,10 @@ pub enum Error {
     Maps(#[from] MapsError),
     /// Programs.
     #[error(transparent)]
-    Programs(#[from] ProgramsError),
+    Install(#[from] InstallError),
+    /// A pod's programs.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// The node's cgroup.
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -51,65 +64,140 @@ pub enum Error {
     NoUplink,
 }
 
+/// Something that the cluster's people should hear of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Connections were dropped because no source port was free.
+    PortsExhausted {
+        /// How many since the last event.
+        connections: u64,
+        /// Address of this node and the backend with most ports in use, if known.
+        busiest: Option<(IpAddr, IpAddr, u16)>,
+    },
+    /// The flow tables grew.
+    FlowsGrown {
+        /// Entries of both families together.
+        entries: usize,
+    },
+    /// The flow tables are nearly full and may not grow.
+    FlowsFull {
+        /// Part that is in use.
+        percent: u8,
+    },
+}
+
 /// The data plane of one node.
 pub struct Dataplane {
     options: Options,
-    cgroup: File,
+    pins: Pins,
+    links: Links,
+    cgroup: Cgroup,
+    cgroup_file: File,
     /// Milliseconds are counted from here.
     epoch: Instant,
+    /// Held by whoever loads programs or walks the flow tables; taken before `inner`.
+    flows: Mutex<Flows>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    config: Config,
+    installed: Installed,
     node: NodeConfig,
-    programs: Programs,
-    xdp: Option<XdpMode>,
     maps: Maps,
     services: Services,
     routes: Routes,
-    pods: Vec<PodPort>,
+    events: Vec<Event>,
+    source_ports: Vec<SourcePorts>,
+}
+
+/// What is known of the flow tables.
+#[derive(Debug)]
+struct Flows {
+    /// Entries beyond which a family's table does not grow.
+    limit: u32,
+    exhausted: u64,
+    full: bool,
 }
 
 impl Dataplane {
     /// Loads the programs, adopts or creates maps and links, and returns the numbers that an earlier process gave out. Runs in the
-    /// node's network namespace.
+    /// node's network namespace. If it fails, what was attached before goes on.
     pub fn open(options: Options, node: NodeConfig) -> Result<(Self, Learned), Error> {
         let uplink = options.uplinks.first().ok_or(Error::NoUplink)?.clone();
-        let cgroup = cgroup::open(&options.cgroup)?;
-        let seed = Maps::open(&options.bpf_dir, false)
-            .ok()
-            .map(|maps| maps.control().hash_seed)
-            .filter(|seed| *seed != 0);
+        let (cgroup, cgroup_file) = cgroup::open(&options.cgroup)?;
+        let (pins, links) = (Pins::new(&options.bpf_dir, options.layout_salt), Links::new(&options.bpf_dir));
+        let directory = |source| MapsError::Directory { path: options.bpf_dir.clone(), source };
+        pins.create().and_then(|()| links.create()).map_err(directory)?;
+        let left_over = growth::left_over(&pins).map_err(directory)?;
+        let seed = seed(&pins, &links);
         let config = config::constants(&options, &node, given(seed)?);
-        let (programs, config, xdp) = attach(&options, &cgroup, config, &uplink)?;
-        let maps = Maps::open(&options.bpf_dir, true)?;
-        stamp(&maps, &config)?;
-        let (services, learned) = Services::learn(&maps, &config);
-        let routes = Routes::learn(&maps, &config, uplink);
-        let inner = Inner { config, node, programs, xdp, maps, services, routes, pods: Vec::new() };
-        let dataplane = Self { options, cgroup, epoch: Instant::now(), inner: Mutex::new(inner) };
+        let predecessors = pins.predecessors(&links).map_err(directory)?;
+        let entries = install::entries(&options, &predecessors);
+        let place =
+            Place { options: &options, pins: &pins, links: &links, cgroup: cgroup_file.as_fd(), node: &node };
+        if left_over == LeftOver::Both {
+            finish_growth(&place, config, entries.clone())?;
+        }
+        let tables = Tables { pins: &pins, entries, growing: false };
+        let loaded = install::load(&place, config, &tables)?;
+        let installed = install::put(&place, loaded, &tables, &predecessors)?;
+        let config = installed.config;
+        let maps = Maps::open(&Source { path: &|spec| pins.path(spec), writable: true })?;
+        stamp(&maps, &config, Some(pins.layout_of_all()));
+        let (services, learned) = Services::learn(&maps, &config)?;
+        let routes = Routes::learn(&maps, &config, uplink, options.node_port_addresses.clone())?;
+        let flows =
+            Flows { limit: flow_limit(&options), exhausted: maps.drops(Reason::PortsExhausted), full: false };
+        let inner =
+            Inner { installed, node, maps, services, routes, events: Vec::new(), source_ports: Vec::new() };
+        let dataplane = Self {
+            options,
+            pins,
+            links,
+            cgroup,
+            cgroup_file,
+            epoch: Instant::now(),
+            flows: Mutex::new(flows),
+            inner: Mutex::new(inner),
+        };
         Ok((dataplane, learned))
     }
 
     /// Tells the programs a changed configuration: they are loaded again and replaced inside their links. Tables stay.
     pub fn reconfigure(&self, node: NodeConfig) -> Result<(), Error> {
-        let mut inner = self.lock();
-        if inner.node == node {
-            return Ok(());
-        }
-        let config = config::constants(&self.options, &node, given(Some(inner.config.hash_seed))?);
-        let uplink = self.options.uplinks.first().ok_or(Error::NoUplink)?;
-        let (programs, config, xdp) = attach(&self.options, &self.cgroup, config, uplink)?;
-        for pod in &inner.pods {
-            programs.attach_pod(&pod.ifname, pod.ifindex)?;
-        }
-        (inner.programs, inner.config, inner.xdp, inner.node) = (programs, config, xdp, node);
+        let _alone = lock(&self.flows);
+        let seed = {
+            let inner = self.lock();
+            if inner.node == node {
+                return Ok(());
+            }
+            inner.installed.config.hash_seed
+        };
+        let config = config::constants(&self.options, &node, given(Some(seed))?);
+        self.replace(config, &node, false)?;
         let now_ms = self.now_ms();
-        let Inner { config, maps, routes, pods, .. } = &mut *inner;
-        for pod in pods.iter() {
-            routes.add_pod(maps, config, pod, now_ms)?;
-        }
+        let mut inner = self.lock();
+        inner.node = node;
+        let Inner { installed, maps, routes, .. } = &mut *inner;
+        Ok(routes.reconfigure(maps, &installed.config, now_ms)?)
+    }
+
+    /// Loads the programs with other constants and puts them everywhere. The caller holds the lock of the flows.
+    fn replace(&self, config: Config, node: &NodeConfig, growing: bool) -> Result<(), Error> {
+        let place = Place {
+            options: &self.options,
+            pins: &self.pins,
+            links: &self.links,
+            cgroup: self.cgroup_file.as_fd(),
+            node,
+        };
+        let entries = install::entries(&self.options, &[]);
+        let tables = Tables { pins: &self.pins, entries, growing };
+        // Nobody waits for the verifier: the tables are locked for the change of the links only.
+        let loaded = install::load(&place, config, &tables)?;
+        let mut inner = self.lock();
+        inner.installed = install::put(&place, loaded, &tables, &[])?;
+        stamp(&inner.maps, &inner.installed.config, None);
         Ok(())
     }
 
@@ -131,47 +219,41 @@ impl Dataplane {
         }
         let now_ms = self.now_ms();
         let mut inner = self.lock();
-        let Inner { config, maps, services, .. } = &mut *inner;
-        Ok(services.apply(maps, config, diff, now_ms)?)
+        let Inner { installed, maps, services, .. } = &mut *inner;
+        Ok(services.apply(maps, &installed.config, diff, now_ms)?)
     }
 
     /// Serves a pod's interface. Tables first, then the programs: what arrives at a program finds its rows.
     pub fn add_pod(&self, pod: &PodPort) -> Result<(), Error> {
         let now_ms = self.now_ms();
         let mut inner = self.lock();
-        let Inner { config, maps, routes, programs, pods, .. } = &mut *inner;
-        routes.add_pod(maps, config, pod, now_ms)?;
-        programs.attach_pod(&pod.ifname, pod.ifindex)?;
-        pods.retain(|known| known.ifname != pod.ifname);
-        pods.push(pod.clone());
-        Ok(())
+        let Inner { installed, maps, routes, .. } = &mut *inner;
+        routes.add_pod(maps, &installed.config, pod, now_ms)?;
+        Ok(installed.attach_pod(&self.links, &pod.ifname, pod.ifindex)?)
     }
 
     /// Forgets a pod's interface, which may be gone already.
     pub fn remove_pod(&self, ifname: &str) {
         let now_ms = self.now_ms();
         let mut inner = self.lock();
-        let Inner { config, maps, routes, programs, pods, .. } = &mut *inner;
-        routes.remove_pod(maps, config, ifname, now_ms);
-        programs.detach_pod(ifname);
-        pods.retain(|known| known.ifname != ifname);
+        let Inner { installed, maps, routes, .. } = &mut *inner;
+        routes.remove_pod(maps, &installed.config, ifname, now_ms);
+        self.links.detach_pod(ifname);
     }
 
     /// Removes pods that an earlier process served and that were not added since: call when all living pods were.
     pub fn drop_unclaimed_pods(&self) -> usize {
         let now_ms = self.now_ms();
         let mut inner = self.lock();
-        let Inner { config, maps, routes, programs, .. } = &mut *inner;
-        let dropped = routes.drop_unclaimed(maps, config, now_ms);
-        if let Err(error) = programs.sweep() {
-            tracing::warn!(%error, "could not look for links of devices that are gone");
-        }
+        let Inner { installed, maps, routes, .. } = &mut *inner;
+        let dropped = routes.drop_unclaimed(maps, &installed.config, now_ms);
+        self.links.sweep();
         dropped
     }
 
     /// Removes the tables of other layouts, which programs of earlier builds used: call when the own tables are complete.
     pub fn forget_old_layouts(&self) {
-        match maps::forget_others(&self.options.bpf_dir) {
+        match carry::forget(&self.pins, &self.options.bpf_dir) {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "tables of other layouts removed"),
             Err(error) => tracing::warn!(%error, "could not remove tables of other layouts"),
@@ -182,36 +264,121 @@ impl Dataplane {
     pub fn set_nodes(&self, nodes: &[NodeAddresses]) -> Result<(), Error> {
         let now_ms = self.now_ms();
         let mut inner = self.lock();
-        let Inner { config, maps, routes, .. } = &mut *inner;
-        Ok(routes.set_nodes(maps, config, nodes, now_ms)?)
+        let Inner { installed, maps, routes, .. } = &mut *inner;
+        Ok(routes.set_nodes(maps, &installed.config, nodes, now_ms)?)
     }
 
-    /// What is known of a neighbour on the uplink.
+    /// What is known of a neighbour on the main uplink.
     pub fn set_neighbour(&self, address: IpAddr, mac: Option<[u8; 6]>) {
         let mut inner = self.lock();
-        let Inner { maps, routes, .. } = &mut *inner;
-        routes.set_neighbour(maps, address, mac);
+        let Inner { installed, maps, routes, .. } = &mut *inner;
+        if let Err(error) = routes.set_neighbour(maps, &installed.config, address, mac) {
+            tracing::warn!(%address, %error, "neighbour");
+        }
     }
 
-    /// Addresses of other nodes, whose hardware addresses are wanted.
+    /// Neighbours whose hardware addresses are wanted: other nodes, and routers to nodes on other segments.
     pub fn wanted_neighbours(&self) -> Vec<IpAddr> {
         self.lock().routes.wanted_neighbours()
     }
 
-    /// How XDP runs on the uplink, `None` if it does not.
+    /// How XDP runs on the main uplink, `None` if it does not.
     pub fn xdp(&self) -> Option<&'static str> {
-        self.lock().xdp.map(XdpMode::as_str)
+        self.lock().installed.xdp.first().and_then(|uplink| uplink.mode).map(XdpMode::as_str)
+    }
+
+    /// How XDP runs on each uplink, and why not better.
+    pub fn uplinks(&self) -> Vec<UplinkXdp> {
+        self.lock().installed.xdp.clone()
+    }
+
+    /// Programs that the object or the kernel does not have, and which the node does without.
+    pub fn absent(&self) -> Vec<Absent> {
+        self.lock().installed.absent().to_vec()
     }
 
     /// Drops by reason since the maps were made.
-    pub fn drops(&self) -> Vec<(abi::Reason, u64)> {
-        crate::status::drops(&self.lock().maps)
+    pub fn drops(&self) -> Vec<(Reason, u64)> {
+        status::drops(&self.lock().maps)
     }
 
-    /// Deletes flows that have been idle for longer than their state allows. Long: meant for a thread of its own, now and then, once the
-    /// tables follow the API. Nothing else waits for it.
+    /// What happened since the last call.
+    pub fn events(&self) -> Vec<Event> {
+        std::mem::take(&mut self.lock().events)
+    }
+
+    /// Use of this node's source ports, as the last pass over the flow tables found it.
+    pub fn source_ports(&self) -> Vec<SourcePorts> {
+        self.lock().source_ports.clone()
+    }
+
+    /// The sockets' storage, to ask the kernel for a socket's (`INET_DIAG_REQ_SK_BPF_STORAGES`); what it means is in [`crate::reverse`].
+    pub fn socket_reverse_map(&self) -> io::Result<OwnedFd> {
+        sys::get(&self.pins.path(&SKREV))
+    }
+
+    /// The directory of the cgroup whose sockets are served.
+    pub fn cgroup_path(&self) -> &Path {
+        self.cgroup.path()
+    }
+
+    /// Deletes flows that have been idle for longer than their state allows, and lets the tables grow if they are filling up. Long: meant for
+    /// a thread of its own, once the tables follow the API; [`FlowCount::pause`] says when again. Services and pods do not wait for it.
     pub fn collect_flows(&self) -> Result<FlowCount, Error> {
-        Ok(flows::collect(&self.options.bpf_dir)?)
+        let mut flows = lock(&self.flows);
+        let (count, source_ports) = flows::collect(&self.pins)?;
+        self.note_exhaustion(&mut flows, source_ports);
+        let percent = count.fill_percent;
+        if percent < growth::FULL_PERCENT {
+            flows.full = false;
+        } else if !self.grow(flows.limit)? && !flows.full {
+            flows.full = true;
+            self.lock().events.push(Event::FlowsFull { percent });
+        }
+        Ok(count)
+    }
+
+    /// Doubles the flow tables, up to the limit. Returns whether they grew.
+    pub fn grow_flows(&self) -> Result<bool, Error> {
+        let flows = lock(&self.flows);
+        self.grow(flows.limit)
+    }
+
+    /// The caller holds the lock of the flows.
+    fn grow(&self, limit: u32) -> Result<bool, Error> {
+        growth::give_up(&self.pins);
+        let Some(sizes) = growth::make_next(&self.pins, limit)? else { return Ok(false) };
+        let (config, node) = {
+            let inner = self.lock();
+            (inner.installed.config, inner.node.clone())
+        };
+        let steps = |step: u32| Config { features: config.features | step, ..config };
+        // The first step writes to the current tables, so that giving up is possible until all programs know of both.
+        if let Err(error) = self.replace(steps(growth::STEPS[0]), &node, true) {
+            growth::give_up(&self.pins);
+            return Err(error);
+        }
+        self.replace(steps(growth::STEPS[1]), &node, true)?;
+        let copied = growth::copy(&self.pins)?;
+        growth::take_over(&self.pins)?;
+        self.replace(config, &node, false)?;
+        tracing::info!(?sizes, copied, "flow tables have grown");
+        let entries = sizes.iter().map(|size| *size as usize).sum();
+        self.lock().events.push(Event::FlowsGrown { entries });
+        Ok(true)
+    }
+
+    fn note_exhaustion(&self, flows: &mut Flows, source_ports: Vec<SourcePorts>) {
+        let mut inner = self.lock();
+        let dropped = inner.maps.drops(Reason::PortsExhausted);
+        let connections = dropped.saturating_sub(flows.exhausted);
+        if connections > 0 {
+            let busiest = source_ports.iter().max_by_key(|ports| ports.ports);
+            let busiest = busiest.map(|ports| (ports.address, ports.busiest.0, ports.busiest.1));
+            inner.events.push(Event::PortsExhausted { connections, busiest });
+        }
+        flows.exhausted = dropped;
+        inner.source_ports = source_ports;
     }
 
     /// Numbers of frontends, pods, node addresses and pod ranges in the tables.
@@ -222,67 +389,53 @@ impl Dataplane {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 
-/// Loads and attaches. Whether XDP runs is a constant of the programs, so each mode that is tried is a load of its own.
-fn attach(
-    options: &Options,
-    cgroup: &File,
-    mut config: Config,
-    uplink: &Uplink,
-) -> Result<(Programs, Config, Option<XdpMode>), Error> {
-    let pinned = Programs::pinned_xdp(&options.bpf_dir, &uplink.name);
-    let modes = options.xdp.modes(uplink);
-    // The mode that runs already is tried first: changing it would mean a moment without.
-    let ordered = pinned
-        .into_iter()
-        .filter(|mode| modes.contains(mode))
-        .chain(modes.iter().copied().filter(|mode| Some(*mode) != pinned));
-    let mut attached = None;
-    let mut loaded = None;
-    config.features |= features::XDP;
-    for mode in ordered {
-        let programs = match loaded.take() {
-            Some(programs) => programs,
-            None => Programs::load(&options.bpf_dir, &config, &options.entries)?,
-        };
-        match programs.attach_xdp(&uplink.name, uplink.ifindex, mode) {
-            Ok(()) => attached = Some(mode),
-            Err(error) => tracing::info!(%error, mode = mode.as_str(), "XDP is not possible in this mode"),
-        }
-        loaded = Some(programs);
-        if attached.is_some() {
-            break;
-        }
-    }
-    let programs = match (attached, loaded) {
-        (Some(_), Some(programs)) => programs,
-        _ => {
-            config.features &= !features::XDP;
-            Programs::load(&options.bpf_dir, &config, &options.entries)?
-        }
-    };
-    programs.attach_uplink(&uplink.name, uplink.ifindex)?;
-    programs.attach_cgroup(cgroup.as_fd())?;
-    if let Some(old) = pinned.filter(|old| Some(*old) != attached) {
-        programs.detach_xdp(&uplink.name, old);
-    }
-    Ok((programs, config, attached))
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes who uses the maps, and refuses maps of another layout (which the directory's name should have kept apart).
-fn stamp(maps: &Maps, config: &Config) -> Result<(), MapsError> {
+/// Goes on with a growth that an earlier process has begun, from its first step: entries may be in either of the tables.
+fn finish_growth(
+    place: &Place<'_>,
+    config: Config,
+    entries: std::collections::BTreeMap<&'static str, u32>,
+) -> Result<(), Error> {
+    let tables = Tables { pins: place.pins, entries, growing: true };
+    for step in growth::STEPS {
+        let config = Config { features: config.features | step, ..config };
+        let loaded = install::load(place, config, &tables)?;
+        install::put(place, loaded, &tables, &[])?;
+    }
+    growth::copy(place.pins)?;
+    Ok(growth::take_over(place.pins)?)
+}
+
+/// Entries beyond which a flow table does not grow.
+fn flow_limit(options: &Options) -> u32 {
+    let first = options.flow_entries.unwrap_or_else(growth::default_entries);
+    options.flow_entries_limit.unwrap_or_else(|| first.saturating_mul(growth::GROWTH))
+}
+
+/// The seed of the flows that are there.
+fn seed(pins: &Pins, links: &Links) -> Option<u32> {
+    let path = pins.current(&CFG, &links.maps_in_use());
+    let table = RawMap::open(&path).ok()?;
+    let cfg = sys::MappedArray::<abi::Control>::map(table.fd(), table.info().max_entries, false).ok()?;
+    cfg.get(0).map(|control| control.hash_seed).filter(|seed| *seed != 0)
+}
+
+/// Writes who uses the maps; `layout` if it is a new process.
+fn stamp(maps: &Maps, config: &Config, layout: Option<u64>) {
     let mut control = maps.control();
-    if control.layout != 0 && control.layout != abi::LAYOUT {
-        return Err(MapsError::Layout { found: control.layout, expected: abi::LAYOUT });
+    if let Some(layout) = layout {
+        control.layout = layout;
+        control.epoch = control.epoch.wrapping_add(1);
     }
-    control.layout = abi::LAYOUT;
-    control.epoch = control.epoch.wrapping_add(1);
-    control.hash_seed = config.hash_seed;
+    (control.hash_seed, control.features) = (config.hash_seed, config.features);
     maps.cfg.set(0, &control);
-    Ok(())
 }
 
 /// A seed that differs from node to node and from one set of maps to the next; it only spreads hashes.

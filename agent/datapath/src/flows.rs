@@ -1,43 +1,50 @@
-//! Idle flows are deleted, pair by pair: the packet path never deletes an established flow.
+//! Idle flows are deleted, pair by pair: the packet path never deletes an established flow. What a pass over the tables counts on its way is
+//! told to metrics and to the choice by least connections.
 //!
 //! Both entries of a pair are judged together and go forward first, so that a packet in between makes a new pair instead of meeting half of
 //! one (`abi::flow`). Entries that were never answered live in an LRU and need no collector.
 
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
-use std::path::Path;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use abi::Proto;
-use abi::flow::{Flow4, Flow6, FlowKey4, FlowKey6, FlowState, KIND_FORWARD, TICK_SHIFT, idle_ticks};
+use abi::flow::{
+    Flow4, Flow6, FlowKey4, FlowKey6, FlowState, KIND_FORWARD, KIND_REVERSE, TICK_SHIFT, flags, idle_ticks,
+};
 use abi::maps::{self as spec, MapSpec};
-use aya::maps::{HashMap, Map, MapData, MapError};
-use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::maps::{WireHash, directory};
-use crate::sys::{self, Wire};
+use crate::pins::Pins;
+use crate::sys::{self, MappedArray};
+use crate::table::{Bytes, Table};
 
-/// Elements read at a time; larger than any chain of a hash bucket.
-const BATCH: usize = 4096;
+/// Pairs deleted at a time.
+const BATCH: usize = 1024;
+/// Silence after which no flow may be deleted yet, in ticks: that of a reset connection.
+const SHORTEST: i32 = idle_ticks(Proto::TCP, abi::flow::tcp_bits::RST) as i32;
 
 /// Why flows could not be collected.
 #[derive(Debug, thiserror::Error)]
-pub enum FlowsError {
-    /// A flow table could not be opened or changed.
-    #[error("flow table {name}: {source}")]
-    Table {
-        /// Map name.
-        name: &'static str,
-        /// aya's error.
-        source: MapError,
-    },
-    /// A flow table could not be read.
-    #[error("flow table {name}: {source}")]
-    Read {
-        /// Map name.
-        name: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
+#[error("flow table {name}: {source}")]
+pub struct FlowsError {
+    /// Map name.
+    pub name: &'static str,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// Use of the source ports of one address of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourcePorts {
+    /// The address that translated clients get.
+    pub address: IpAddr,
+    /// Connections from it.
+    pub connections: usize,
+    /// The backend that most of them lead to: a port is free again for each backend.
+    pub busiest: (IpAddr, u16),
+    /// Ports in use towards that backend.
+    pub ports: usize,
 }
 
 /// What a pass over the tables found.
@@ -47,128 +54,206 @@ pub struct FlowCount {
     pub entries: usize,
     /// Entries deleted.
     pub deleted: usize,
+    /// Entries there is room for.
+    pub capacity: usize,
+    /// The fuller family's part of its room, in percent.
+    pub fill_percent: u8,
+    /// Connections that hold a source port of this node.
+    pub translated: usize,
+    /// After which time the next pass is worth while: the fuller, the sooner.
+    pub pause: Duration,
 }
 
 /// What both families' keys and values offer.
-trait Flow: FromBytes + IntoBytes + Immutable + Copy + 'static {
+trait Flow: Bytes + 'static {
     /// The flow's key.
-    type Key: FromBytes + IntoBytes + Immutable + Copy + 'static;
+    type Key: Bytes + 'static;
     /// What is the same in both families.
     fn state(&self) -> &FlowState;
     /// Key of the other entry of the pair.
     fn other(key: &Self::Key, value: &Self) -> Self::Key;
     /// Protocol in the key.
     fn proto(key: &Self::Key) -> Proto;
+    /// Source and destination in the key, and the source's port.
+    fn ends(key: &Self::Key) -> (IpAddr, IpAddr, u16);
 }
 
-impl Flow for Flow4 {
-    type Key = FlowKey4;
+macro_rules! flow {
+    ($flow:ident, $key:ident, $family:ident) => {
+        impl Flow for $flow {
+            type Key = $key;
 
-    fn state(&self) -> &FlowState {
-        &self.state
-    }
+            fn state(&self) -> &FlowState {
+                &self.state
+            }
 
-    fn other(key: &FlowKey4, value: &Self) -> FlowKey4 {
-        key.reverse(value)
-    }
+            fn other(key: &$key, value: &Self) -> $key {
+                key.reverse(value)
+            }
 
-    fn proto(key: &FlowKey4) -> Proto {
-        key.proto
-    }
-}
+            fn proto(key: &$key) -> Proto {
+                key.proto
+            }
 
-impl Flow for Flow6 {
-    type Key = FlowKey6;
-
-    fn state(&self) -> &FlowState {
-        &self.state
-    }
-
-    fn other(key: &FlowKey6, value: &Self) -> FlowKey6 {
-        key.reverse(value)
-    }
-
-    fn proto(key: &FlowKey6) -> Proto {
-        key.proto
-    }
-}
-
-/// One pass over both tables below `bpf_dir`.
-pub fn collect(bpf_dir: &Path) -> Result<FlowCount, FlowsError> {
-    let now = (sys::monotonic_ns() >> TICK_SHIFT) as u32;
-    let four = pass::<Flow4>(bpf_dir, &spec::FLOW4, now)?;
-    let six = pass::<Flow6>(bpf_dir, &spec::FLOW6, now)?;
-    Ok(FlowCount { entries: four.entries + six.entries, deleted: four.deleted + six.deleted })
-}
-
-fn pass<F: Flow>(bpf_dir: &Path, map: &MapSpec, now: u32) -> Result<FlowCount, FlowsError> {
-    let failed = |source| FlowsError::Table { name: map.name, source };
-    let unread = |source| FlowsError::Read { name: map.name, source };
-    let path = directory(bpf_dir).join(map.name);
-    let descriptor = sys::get(&path).map_err(unread)?;
-    let mut table: WireHash<F::Key, F> =
-        MapData::from_pin(&path).and_then(|data| HashMap::try_from(Map::HashMap(data))).map_err(failed)?;
-    let (key_size, value_size) = (size_of::<F::Key>(), size_of::<F>());
-    let (mut keys, mut values) = (vec![0; BATCH * key_size], vec![0; BATCH * value_size]);
-    let mut count = FlowCount::default();
-    let mut cursor = None;
-    loop {
-        let read =
-            sys::lookup_batch(descriptor.as_fd(), &mut cursor, key_size, &mut keys, value_size, &mut values);
-        let (elements, done) = read.map_err(unread)?;
-        count.entries += elements;
-        for (key, value) in keys.chunks_exact(key_size).zip(values.chunks_exact(value_size)).take(elements) {
-            if let (Ok(key), Ok(value)) = (F::Key::read_from_bytes(key), F::read_from_bytes(value)) {
-                count.deleted += judge(&mut table, &key, &value, now).map_err(failed)?;
+            fn ends(key: &$key) -> (IpAddr, IpAddr, u16) {
+                (IpAddr::$family(key.src.into()), IpAddr::$family(key.dst.into()), key.sport.host())
             }
         }
-        if done {
-            return Ok(count);
-        }
-    }
-}
-
-/// Deletes the pair of an entry if both have been idle for too long; returns how many entries went. A pair is judged at its forward
-/// entry; a reverse entry that has lost its forward one is judged alone.
-fn judge<F: Flow>(
-    table: &mut WireHash<F::Key, F>,
-    key: &F::Key,
-    value: &F,
-    now: u32,
-) -> Result<usize, MapError> {
-    let other = F::other(key, value);
-    let partner = match table.get(&Wire(other), 0) {
-        Ok(partner) => Some(partner.0),
-        Err(MapError::KeyNotFound) => None,
-        Err(error) => return Err(error),
     };
-    if value.state().kind != KIND_FORWARD && partner.is_some() {
-        return Ok(0);
-    }
-    if !is_idle(F::proto(key), value.state(), partner.as_ref().map(Flow::state), now) {
-        return Ok(0);
-    }
-    let mut deleted = 0;
-    for key in [Some(*key), partner.map(|_| other)].into_iter().flatten() {
-        match table.remove(&Wire(key)) {
-            Ok(()) => deleted += 1,
-            Err(MapError::KeyNotFound) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(deleted)
 }
 
-/// Whether a pair has been silent for longer than what it has seen allows. Ticks wrap.
+flow!(Flow4, FlowKey4, V4);
+flow!(Flow6, FlowKey6, V6);
+
+/// What one family's pass counts.
+#[derive(Debug, Default)]
+struct Pass {
+    entries: usize,
+    deleted: usize,
+    capacity: usize,
+    /// Ports in use by source address and backend.
+    ports: HashMap<(IpAddr, (IpAddr, u16)), usize>,
+    /// Connections by backend, of services that ask for it.
+    loads: HashMap<u32, u32>,
+}
+
+/// One pass over both families' tables.
+pub fn collect(pins: &Pins) -> Result<(FlowCount, Vec<SourcePorts>), FlowsError> {
+    let now = (sys::monotonic_ns() >> TICK_SHIFT) as u32;
+    let four = pass::<Flow4>(pins, &spec::FLOW4, now)?;
+    let six = pass::<Flow6>(pins, &spec::FLOW6, now)?;
+    write_loads(pins, &spec::LOAD4, &four.loads)?;
+    write_loads(pins, &spec::LOAD6, &six.loads)?;
+    let fill = four.fill_percent().max(six.fill_percent());
+    let mut source_ports = four.source_ports();
+    source_ports.extend(six.source_ports());
+    let count = FlowCount {
+        entries: four.entries + six.entries,
+        deleted: four.deleted + six.deleted,
+        capacity: four.capacity + six.capacity,
+        fill_percent: fill,
+        translated: source_ports.iter().map(|ports| ports.connections).sum(),
+        pause: pause(fill),
+    };
+    Ok((count, source_ports))
+}
+
+/// Time until the next pass.
+fn pause(fill_percent: u8) -> Duration {
+    Duration::from_secs(match fill_percent {
+        0..50 => 10,
+        50..75 => 5,
+        75..90 => 2,
+        _ => 1,
+    })
+}
+
+impl Pass {
+    fn fill_percent(&self) -> u8 {
+        (self.entries.saturating_sub(self.deleted) * 100 / self.capacity.max(1)).min(100) as u8
+    }
+
+    fn source_ports(&self) -> Vec<SourcePorts> {
+        let mut by_address: HashMap<IpAddr, SourcePorts> = HashMap::new();
+        for ((address, backend), ports) in &self.ports {
+            let new = SourcePorts { address: *address, connections: 0, busiest: *backend, ports: 0 };
+            let known = by_address.entry(*address).or_insert(new);
+            known.connections += ports;
+            if *ports > known.ports {
+                (known.busiest, known.ports) = (*backend, *ports);
+            }
+        }
+        let mut found: Vec<SourcePorts> = by_address.into_values().collect();
+        found.sort_by_key(|ports| ports.address);
+        found
+    }
+
+    fn count<F: Flow>(&mut self, key: &F::Key, value: &F) {
+        self.entries += 1;
+        let state = value.state();
+        if state.kind == KIND_REVERSE && state.flags & flags::SNAT != 0 {
+            let (backend, address, port) = F::ends(key);
+            *self.ports.entry((address, (backend, port))).or_default() += 1;
+        }
+        if state.kind == KIND_FORWARD && state.flags & flags::COUNTED != 0 {
+            *self.loads.entry(state.backend).or_default() += 1;
+        }
+    }
+}
+
+fn pass<F: Flow>(pins: &Pins, map: &MapSpec, now: u32) -> Result<Pass, FlowsError> {
+    let failed = |source| FlowsError { name: map.name, source };
+    let table: Table<F::Key, F> = Table::open(&pins.path(map)).map_err(failed)?;
+    let mut pass = Pass { capacity: table.raw().info().max_entries as usize, ..Pass::default() };
+    let mut silent = Vec::new();
+    let mut result = Ok(());
+    table
+        .each(|key, value| {
+            pass.count(&key, &value);
+            if silence(value.state(), now) > SHORTEST {
+                silent.push((key, value));
+            }
+            if silent.len() == BATCH && result.is_ok() {
+                result = delete_idle(&table, &silent, now).map(|deleted| pass.deleted += deleted);
+                silent.clear();
+            }
+        })
+        .map_err(failed)?;
+    result.map_err(failed)?;
+    pass.deleted += delete_idle(&table, &silent, now).map_err(failed)?;
+    Ok(pass)
+}
+
+/// Deletes those of these entries' pairs that have been idle for too long; returns how many entries went. A pair is judged at its forward
+/// entry; a reverse entry that has lost its forward one is judged alone.
+fn delete_idle<F: Flow>(table: &Table<F::Key, F>, silent: &[(F::Key, F)], now: u32) -> io::Result<usize> {
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for (key, value) in silent {
+        let other = F::other(key, value);
+        let partner = table.get(&other)?;
+        if value.state().kind != KIND_FORWARD && partner.is_some() {
+            continue;
+        }
+        if is_idle(F::proto(key), value.state(), partner.as_ref().map(Flow::state), now) {
+            first.push(*key);
+            second.extend(partner.map(|_| other));
+        }
+    }
+    Ok(table.remove_all(&first)? + table.remove_all(&second)?)
+}
+
+/// Ticks since the last packet of an entry. Ticks wrap.
+fn silence(state: &FlowState, now: u32) -> i32 {
+    now.wrapping_sub(state.last_seen) as i32
+}
+
+/// Whether a pair has been silent for longer than what it has seen allows.
 fn is_idle(proto: Proto, one: &FlowState, other: Option<&FlowState>, now: u32) -> bool {
     let tcp = one.tcp | other.map_or(0, |other| other.tcp);
-    let silent = |state: &FlowState| now.wrapping_sub(state.last_seen) as i32;
-    let shortest = other.map_or(silent(one), |other| silent(one).min(silent(other)));
+    let shortest = other.map_or(silence(one, now), |other| silence(one, now).min(silence(other, now)));
     shortest > idle_ticks(proto, tcp) as i32
+}
+
+/// Tells the choice by least connections what was counted. The other half of each word, counted by sockets, is the programs'.
+fn write_loads(pins: &Pins, map: &MapSpec, loads: &HashMap<u32, u32>) -> Result<(), FlowsError> {
+    let failed = |source| FlowsError { name: map.name, source };
+    let raw = sys::RawMap::open(&pins.path(map)).map_err(failed)?;
+    let table: MappedArray<u64> = MappedArray::map(raw.fd(), raw.info().max_entries, true).map_err(failed)?;
+    for index in 0..table.len() {
+        let word = table.get(index).unwrap_or_default();
+        let counted = loads.get(&index).copied().unwrap_or(0);
+        // `abi::backend::Load`: connections of packets come first.
+        if word as u32 != counted {
+            table.update(index, |word| word & !u64::from(u32::MAX) | u64::from(counted));
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use abi::flow::tcp_bits;
 
     use super::*;
@@ -201,5 +286,50 @@ mod tests {
         check(Proto::UDP, [0, 0], [u32::MAX - 5, u32::MAX - 5], 3, false);
         check(Proto::UDP, [0, 0], [u32::MAX - 5, u32::MAX - 5], 40, true);
         check(Proto::UDP, [0, 0], [11, 11], 10, false);
+    }
+
+    #[test]
+    fn a_flow_that_may_go_is_never_passed_over_as_too_young() {
+        for proto in [Proto::TCP, Proto::UDP, Proto::ICMP] {
+            for tcp in 0..16 {
+                assert!(idle_ticks(proto, tcp) as i32 >= SHORTEST, "{proto:?} {tcp}");
+            }
+        }
+    }
+
+    #[test]
+    fn ports_and_connections_are_counted_where_they_are_used() {
+        let address = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().into();
+        let key = |sport, dport| FlowKey4 {
+            src: address("10.244.1.5"),
+            dst: address("172.30.0.11"),
+            sport: abi::Port::from_host(sport),
+            dport: abi::Port::from_host(dport),
+            proto: Proto::TCP,
+            ..FlowKey4::default()
+        };
+        let value = |kind, flags| {
+            let state = FlowState { kind, flags, backend: 7, ..FlowState::default() };
+            Flow4 { state, ..Flow4::default() }
+        };
+        let mut pass = Pass { capacity: 8, ..Pass::default() };
+        for (port, taken) in [(80, 1024), (80, 1025), (81, 1024)] {
+            pass.count(&key(port, taken), &value(KIND_REVERSE, flags::SNAT));
+        }
+        pass.count(&key(1, 2), &value(KIND_FORWARD, flags::SNAT | flags::COUNTED));
+        let ports = SourcePorts {
+            address: "172.30.0.11".parse().unwrap(),
+            connections: 3,
+            busiest: ("10.244.1.5".parse().unwrap(), 80),
+            ports: 2,
+        };
+        assert_eq!(pass.source_ports(), [ports]);
+        assert_eq!((pass.fill_percent(), &pass.loads), (50, &HashMap::from([(7, 1)])));
+    }
+
+    #[test]
+    fn the_fuller_the_tables_the_sooner_the_next_pass() {
+        let pauses: Vec<u64> = [0, 49, 50, 75, 90, 100].map(|fill| pause(fill).as_secs()).to_vec();
+        assert_eq!(pauses, [10, 10, 5, 2, 1, 1]);
     }
 }

@@ -6,32 +6,45 @@
 //!
 //! # What survives
 //! Maps and links are pinned below one directory of a BPF filesystem, so packets are served while no agent runs:
-//! - `maps-LAYOUT/NAME`: the tables, one directory a table layout ([`abi::LAYOUT`]),
-//! - `links/PROGRAM[-DEVICE]`: the attachments; a new agent replaces the program inside the link, which is atomic.
+//! - `maps/NAME-LAYOUT`: the tables, each with the hash of its layout ([`abi::maps::MapSpec::layout`]). A build with another layout of a
+//!   table carries its entries over before it attaches its programs.
+//! - `links/PROGRAM[-DEVICE[-MODE]]`: the attachments; a new agent replaces the program inside the link, which is atomic.
 
+mod backends;
+mod carry;
 mod cgroup;
 mod config;
 mod dataplane;
 mod encode;
 mod flows;
+mod frontends;
+mod growth;
+mod install;
 mod lines;
+mod links;
 mod maps;
 mod object;
 mod options;
+mod pins;
 mod programs;
+pub mod reverse;
 mod routes;
 mod services;
 pub mod status;
 mod sys;
+mod table;
 
+pub use carry::CarryError;
 pub use cgroup::CgroupError;
-pub use dataplane::{Dataplane, Error};
-pub use flows::{FlowCount, FlowsError};
+pub use dataplane::{Dataplane, Error, Event};
+pub use flows::{FlowCount, FlowsError, SourcePorts};
+pub use install::{InstallError, UplinkXdp};
+pub use links::{AttachError, XdpMode};
 pub use maps::MapsError;
 pub use options::{
     NodeAddresses, NodeConfig, NodePortAddresses, Options, PodPort, Tunnel, Uplink, Vxlan, XdpChoice,
 };
-pub use programs::ProgramsError;
+pub use programs::{Absent, ProgramsError};
 pub use routes::RoutesError;
 pub use services::ServicesError;
 

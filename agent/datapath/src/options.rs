@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use crate::programs::XdpMode;
+use crate::links::XdpMode;
 
 /// Which XDP modes may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

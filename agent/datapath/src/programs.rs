@@ -1,23 +1,21 @@
-//! The programs: loaded from the object against the pinned maps, attached by pinned links.
-//!
-//! A link that is pinned already gets the new program by `BPF_LINK_UPDATE`: no packet and no connect passes without a program.
+//! The programs: loaded from the object against the pinned maps. What is attached where is not decided here.
 
-use std::collections::HashMap;
-use std::fs;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
 
 use abi::config::Config;
 use abi::maps::MAPS;
-use abi::programs::{Hook, PROGRAMS};
+use abi::programs::{Hook, PROGRAMS, ProgramSpec};
 use aya::programs::{Program, ProgramError, ProgramFd};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
-use crate::sys::{self, AttachType, Target, Wire};
-use crate::{maps, object};
+use crate::links::XdpMode;
+use crate::object;
+use crate::pins::{self, Pins};
+use crate::sys::Wire;
 
-/// Why programs could not be loaded or attached.
+/// Why programs could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ProgramsError {
     /// The binary was built without the programs.
@@ -39,230 +37,106 @@ pub enum ProgramsError {
     /// The object lacks a program.
     #[error("the BPF object has no program {0}")]
     Missing(&'static str),
-    /// A program could not be attached.
-    #[error("attaching {name} to {target}: {source}")]
-    Attach {
+    /// A map that no program of the object uses could not be made.
+    #[error("making map {name}: {source}")]
+    Map {
         /// Name.
         name: &'static str,
-        /// Device or cgroup.
-        target: String,
-        /// What the kernel said.
-        source: io::Error,
-    },
-    /// A directory of the BPF filesystem.
-    #[error("{path}: {source}")]
-    Directory {
-        /// Which one.
-        path: PathBuf,
         /// What the kernel said.
         source: io::Error,
     },
 }
 
-/// How XDP runs on a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum XdpMode {
-    /// In the driver.
-    Native,
-    /// In the stack, after the packet's memory was allocated.
-    Generic,
-}
-
-impl XdpMode {
-    /// The mode's name, as in pins and status.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        }
-    }
-
-    fn flags(self) -> u32 {
-        match self {
-            Self::Native => sys::XDP_FLAGS_DRV_MODE,
-            Self::Generic => sys::XDP_FLAGS_SKB_MODE,
-        }
-    }
+/// A program that is not there although the table of programs has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absent {
+    /// Program.
+    pub program: &'static str,
+    /// Why.
+    pub reason: String,
 }
 
 /// Loaded programs: their descriptors. The object they came from is not kept, it would hold megabytes.
+#[derive(Debug, Default)]
 pub struct Programs {
     loaded: HashMap<&'static str, OwnedFd>,
-    links: PathBuf,
+    /// What the object or the kernel does not have.
+    pub absent: Vec<Absent>,
+}
+
+/// What a load needs to know of the tables.
+#[derive(Debug, Clone)]
+pub struct Tables<'a> {
+    /// Where they are pinned.
+    pub pins: &'a Pins,
+    /// Sizes of new ones that differ from `abi::limits`.
+    pub entries: BTreeMap<&'static str, u32>,
+    /// Whether the flow tables grow: the next ones are pinned, too.
+    pub growing: bool,
 }
 
 impl Programs {
-    /// Loads all programs with `config` in their constants. Maps that are not pinned yet are created with the entries given by name.
+    /// Loads the programs that `wanted` picks, with `config` in their constants. Maps that are not pinned yet are made.
     pub fn load(
-        bpf_dir: &Path,
+        tables: &Tables<'_>,
         config: &Config,
-        entries: &[(&'static str, u32)],
+        wanted: impl Fn(&ProgramSpec) -> bool,
     ) -> Result<Self, ProgramsError> {
         let bytes = object::embedded().ok_or(ProgramsError::NoObject)?;
-        let maps_directory = maps::directory(bpf_dir);
-        let links = bpf_dir.join("links");
-        for directory in [&maps_directory, &links] {
-            fs::create_dir_all(directory)
-                .map_err(|source| ProgramsError::Directory { path: directory.clone(), source })?;
-        }
         let mut loader = EbpfLoader::new();
-        for map in MAPS {
-            loader.map_pin_path(map.name, maps_directory.join(map.name));
+        for map in MAPS.iter().filter(|map| tables.growing || !pins::is_next(map)) {
+            loader.map_pin_path(map.name, tables.pins.path(map));
         }
-        for (name, entries) in entries {
+        for (name, entries) in &tables.entries {
             loader.map_max_entries(name, *entries);
         }
         let config = Wire(*config);
         loader.override_global(abi::config::CONFIG_GLOBAL, &config, true);
         let mut object = loader.load(bytes)?;
-        let mut loaded = HashMap::new();
-        for spec in PROGRAMS {
+        // The agent has its tables even if the object does without one.
+        tables
+            .pins
+            .make_missing(&tables.entries)
+            .map_err(|(name, source)| ProgramsError::Map { name, source })?;
+        let mut programs = Self::default();
+        for spec in PROGRAMS.iter().filter(|spec| wanted(spec)) {
             match load_one(&mut object, spec.name) {
-                Ok(program) => drop(loaded.insert(spec.name, program)),
-                Err(error) if spec.hook == Hook::SockAddr => return Err(error),
-                Err(error @ ProgramsError::Missing(_)) => {
+                Ok(program) => drop(programs.loaded.insert(spec.name, program)),
+                Err(error) if is_optional(spec) || matches!(error, ProgramsError::Missing(_)) => {
                     tracing::warn!(%error, "without it: no {}", spec.does);
+                    programs.absent.push(Absent { program: spec.name, reason: error.to_string() });
                 }
-                // Without XDP the tcx programs of the uplink do its work.
-                Err(error) if spec.hook == Hook::Xdp => tracing::warn!(%error, "going on without XDP"),
                 Err(error) => return Err(error),
             }
         }
-        Ok(Self { loaded, links })
+        Ok(programs)
     }
 
-    /// Attaches the socket programs to the node's cgroup.
-    pub fn attach_cgroup(&self, cgroup: BorrowedFd<'_>) -> Result<(), ProgramsError> {
-        for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::SockAddr) {
-            let attach = sock_addr(spec.name).ok_or(ProgramsError::Missing(spec.name))?;
-            self.attach(
-                spec.name,
-                &self.links.join(spec.name),
-                Target::Cgroup(cgroup),
-                "the node's cgroup",
-                attach,
-                0,
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Attaches the tcx programs of an uplink: first on ingress, last on egress, so that others see packets as they are outside.
-    pub fn attach_uplink(&self, device: &str, ifindex: u32) -> Result<(), ProgramsError> {
-        for spec in PROGRAMS {
-            let (attach, flags) = match spec.hook {
-                Hook::UplinkIngress => (AttachType::TcxIngress, sys::BPF_F_BEFORE),
-                Hook::UplinkEgress => (AttachType::TcxEgress, sys::BPF_F_AFTER),
-                _ => continue,
-            };
-            let pin = self.links.join(format!("{}-{device}", spec.name));
-            self.attach(spec.name, &pin, Target::Device(ifindex), device, attach, flags)?;
-        }
-        Ok(())
-    }
-
-    /// Attaches the programs of a pod's veth.
-    pub fn attach_pod(&self, device: &str, ifindex: u32) -> Result<(), ProgramsError> {
-        for spec in PROGRAMS {
-            let (attach, flags) = match spec.hook {
-                Hook::PodIngress => (AttachType::TcxIngress, sys::BPF_F_BEFORE),
-                Hook::PodEgress => (AttachType::TcxEgress, sys::BPF_F_AFTER),
-                _ => continue,
-            };
-            let pin = self.links.join(format!("{}-{device}", spec.name));
-            self.attach(spec.name, &pin, Target::Device(ifindex), device, attach, flags)?;
-        }
-        Ok(())
-    }
-
-    /// Attaches XDP to an uplink, in this mode only.
-    pub fn attach_xdp(&self, device: &str, ifindex: u32, mode: XdpMode) -> Result<(), ProgramsError> {
-        for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::Xdp) {
-            self.program(spec.name).ok_or(ProgramsError::Missing(spec.name))?;
-            let pin = self.xdp_pin(spec.name, device, mode);
-            self.attach(spec.name, &pin, Target::Device(ifindex), device, AttachType::Xdp, mode.flags())?;
-        }
-        Ok(())
-    }
-
-    /// Takes XDP in this mode off the device.
-    pub fn detach_xdp(&self, device: &str, mode: XdpMode) {
-        for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::Xdp) {
-            unpin(&self.xdp_pin(spec.name, device, mode));
-        }
-    }
-
-    /// The mode in which XDP is pinned on the device by an earlier process.
-    pub fn pinned_xdp(bpf_dir: &Path, device: &str) -> Option<XdpMode> {
-        let links = bpf_dir.join("links");
-        let pinned = |mode: &XdpMode| {
-            let specs = PROGRAMS.iter().filter(|spec| spec.hook == Hook::Xdp);
-            specs
-                .map(|spec| links.join(format!("{}-{device}-{}", spec.name, mode.as_str())))
-                .any(|pin| pin.exists())
+    /// The program that runs as XDP in a mode. Generic mode has one of its own, or else that of native mode.
+    pub fn xdp(&self, mode: XdpMode) -> Option<(&'static ProgramSpec, BorrowedFd<'_>)> {
+        let of = |hook: Hook| {
+            let mut specs = PROGRAMS.iter().filter(move |spec| spec.hook == hook);
+            specs.find_map(|spec| Some((spec, self.get(spec)?)))
         };
-        [XdpMode::Native, XdpMode::Generic].into_iter().find(pinned)
-    }
-
-    /// Forgets a pod's link; the device may be gone.
-    pub fn detach_pod(&self, device: &str) {
-        for spec in PROGRAMS.iter().filter(|spec| matches!(spec.hook, Hook::PodIngress | Hook::PodEgress)) {
-            unpin(&self.links.join(format!("{}-{device}", spec.name)));
+        match mode {
+            XdpMode::Native => of(Hook::Xdp),
+            XdpMode::Generic => of(Hook::XdpGeneric).or_else(|| of(Hook::Xdp)),
         }
     }
 
-    /// Removes the links of devices that are gone.
-    pub fn sweep(&self) -> io::Result<usize> {
-        let mut removed = 0;
-        for entry in fs::read_dir(&self.links)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            let on_device = PROGRAMS
-                .iter()
-                .any(|spec| spec.hook != Hook::SockAddr && name.starts_with(&format!("{}-", spec.name)));
-            let alive = sys::get(&path)
-                .and_then(|link| sys::link_info(link.as_fd()))
-                .is_ok_and(|info| info.ifindex != 0);
-            if on_device && !alive {
-                unpin(&path);
-                removed += 1;
-            }
-        }
-        Ok(removed)
+    /// A program's descriptor.
+    pub fn get(&self, spec: &ProgramSpec) -> Option<BorrowedFd<'_>> {
+        self.loaded.get(spec.name).map(AsFd::as_fd)
     }
+}
 
-    fn xdp_pin(&self, name: &str, device: &str, mode: XdpMode) -> PathBuf {
-        self.links.join(format!("{name}-{device}-{}", mode.as_str()))
-    }
-
-    /// Attaches a program, or puts it into the link that is pinned already. What the object lacks is skipped.
-    fn attach(
-        &self,
-        name: &'static str,
-        pin: &Path,
-        target: Target<'_>,
-        target_name: &str,
-        attach: AttachType,
-        flags: u32,
-    ) -> Result<(), ProgramsError> {
-        let failed = |source| ProgramsError::Attach { name, target: target_name.to_owned(), source };
-        let Some(program) = self.program(name) else { return Ok(()) };
-        if let Ok(link) = sys::get(pin) {
-            let info = sys::link_info(link.as_fd()).map_err(failed)?;
-            let same_device = !matches!(target, Target::Device(index) if info.ifindex != index);
-            if same_device && sys::link_update(link.as_fd(), program).is_ok() {
-                return Ok(());
-            }
-            // The device or cgroup that the link was on is gone.
-            unpin(pin);
-        }
-        let link = sys::link_create(program, target, attach, flags).map_err(failed)?;
-        sys::pin(link.as_fd(), pin).map_err(failed)
-    }
-
-    fn program(&self, name: &'static str) -> Option<BorrowedFd<'_>> {
-        self.loaded.get(name).map(AsFd::as_fd)
-    }
+/// Whether a node serves without the program: XDP's work falls to tcx; nodes on the segment need no tunnel; node ports can be bound by
+/// mistake, and least connections counts worse.
+fn is_optional(spec: &ProgramSpec) -> bool {
+    !matches!(
+        spec.hook,
+        Hook::SockAddr | Hook::UplinkIngress | Hook::UplinkEgress | Hook::PodIngress | Hook::PodEgress
+    )
 }
 
 /// Loads one program into the kernel.
@@ -275,43 +149,8 @@ fn load_one(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, ProgramsEr
         Program::Xdp(program) => program.load().and_then(|()| descriptor(program.fd())),
         Program::SchedClassifier(program) => program.load().and_then(|()| descriptor(program.fd())),
         Program::CgroupSockAddr(program) => program.load().and_then(|()| descriptor(program.fd())),
+        Program::CgroupSock(program) => program.load().and_then(|()| descriptor(program.fd())),
         _ => return Err(ProgramsError::Missing(name)),
     }
     .map_err(failed)
-}
-
-/// Removes a pin; that it is gone already is as well.
-fn unpin(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(path = %path.display(), %error, "could not remove a pinned link");
-    }
-}
-
-/// The attach point of a socket program, by its name in `abi::programs`.
-fn sock_addr(name: &str) -> Option<AttachType> {
-    Some(match name {
-        "cg_connect4" => AttachType::Connect4,
-        "cg_connect6" => AttachType::Connect6,
-        "cg_sendmsg4" => AttachType::Sendmsg4,
-        "cg_sendmsg6" => AttachType::Sendmsg6,
-        "cg_recvmsg4" => AttachType::Recvmsg4,
-        "cg_recvmsg6" => AttachType::Recvmsg6,
-        "cg_getpeername4" => AttachType::Getpeername4,
-        "cg_getpeername6" => AttachType::Getpeername6,
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_socket_program_has_an_attach_point() {
-        for spec in PROGRAMS.iter().filter(|spec| spec.hook == Hook::SockAddr) {
-            assert!(sock_addr(spec.name).is_some(), "{}", spec.name);
-        }
-    }
 }

@@ -3,20 +3,21 @@
 //! Next hop indexes stay with what they lead to, also across restarts, since flows remember them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
 
-use abi::config::Config;
+use abi::config::{Cidr4, Cidr6, Config};
+use abi::maps::PeerMac;
 use abi::route::{
-    Endpoint, KIND_DROP, KIND_L2, KIND_NONE, KIND_PEER, KIND_STACK, Nexthop, NodeAddress, PodRoute,
-    node_flags,
+    Endpoint, KIND_DROP, KIND_L2, KIND_NONE, KIND_PEER, KIND_STACK, KIND_TUNNEL, Nexthop, NodeAddress,
+    PodRoute, TUNNEL_OVERHEAD, node_flags,
 };
 use abi::{Ip4, Ip6, Mac};
-use aya::maps::MapError;
 use service::ids::Ids;
 
 use crate::maps::Maps;
-use crate::options::{NodeAddresses, PodPort, Uplink};
-use crate::sys::Wire;
+use crate::options::{NodeAddresses, NodePortAddresses, PodPort, Tunnel, Uplink};
+use crate::sys::BPF_ANY;
 
 /// Why a route could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -29,16 +30,19 @@ pub enum RoutesError {
     Address {
         /// Which one.
         address: IpAddr,
-        /// aya's error.
-        source: MapError,
+        /// What the kernel said.
+        source: io::Error,
     },
+    /// A node's hardware address could not be inserted or deleted, or tables not be read.
+    #[error("delivery tables: {0}")]
+    Table(#[from] io::Error),
 }
 
 /// A pod in the tables.
 #[derive(Debug, Clone)]
 struct Pod {
     nexthop: u32,
-    addresses: Vec<IpAddr>,
+    port: PodPort,
 }
 
 /// The state behind the tables.
@@ -48,34 +52,46 @@ pub struct Routes {
     ids: Ids,
     /// Host-side interface name to pod.
     pods: HashMap<String, Pod>,
-    /// Next hops of remote node addresses.
+    /// Next hops by way of a neighbour: other nodes, and routers to nodes on other segments.
     gateways: BTreeMap<IpAddr, u32>,
+    /// Next hops into tunnels, by the other end's address, and how each is reached.
+    tunnels: BTreeMap<Ipv4Addr, (u32, Tunnel)>,
     addresses: BTreeMap<IpAddr, NodeAddress>,
     ranges: BTreeMap<(bool, u32), PodRoute>,
     neighbours: HashMap<IpAddr, [u8; 6]>,
+    /// Hardware addresses of nodes on the segment, as in the table.
+    peers: BTreeMap<[u8; 6], u32>,
+    node_ports: NodePortAddresses,
     /// Endpoint rows found at start that no pod has claimed.
     unclaimed: HashMap<IpAddr, Endpoint>,
 }
 
 impl Routes {
     /// Reads what is in the tables.
-    pub fn learn(maps: &Maps, config: &Config, uplink: Uplink) -> Self {
+    pub fn learn(
+        maps: &Maps,
+        config: &Config,
+        uplink: Uplink,
+        node_ports: NodePortAddresses,
+    ) -> Result<Self, RoutesError> {
         let mut ids = Ids::new(maps.nexthop.len() as usize, abi::limits::QUARANTINE_MS);
+        let mut tunnels = BTreeMap::new();
         for index in 1..maps.nexthop.len() {
-            if maps.nexthop.get(index).is_some_and(|row| row.kind != KIND_NONE) {
-                ids.reserve(index);
+            let Some(row) = maps.nexthop.get(index).filter(|row| row.kind != KIND_NONE) else { continue };
+            ids.reserve(index);
+            if row.kind == KIND_TUNNEL {
+                let to = Ip4(row.tunnel).into();
+                // The router is told again with the nodes.
+                tunnels.insert(to, (index, Tunnel { to, gateway: to }));
             }
         }
-        let v4 = maps.nodeip4.iter().flatten().map(|(key, row)| (IpAddr::V4(key.0.into()), row.0));
-        let v6 = maps.nodeip6.iter().flatten().map(|(key, row)| (IpAddr::V6(key.0.into()), row.0));
-        let addresses: BTreeMap<IpAddr, NodeAddress> = v4.chain(v6).collect();
-        let gateways = addresses
-            .iter()
-            .filter(|(_, row)| row.nexthop != 0)
-            .map(|(address, row)| (*address, row.nexthop))
-            .collect();
+        let mut addresses = BTreeMap::new();
+        maps.v4.nodeip.each(|key, row| addresses.extend([(IpAddr::V4(key.into()), row)]))?;
+        maps.v6.nodeip.each(|key, row| addresses.extend([(IpAddr::V6(key.into()), row)]))?;
+        let behind_no_tunnel = addresses.iter().filter(|(_, row)| row.nexthop != 0 && row.tunnel == 0);
+        let gateways = behind_no_tunnel.map(|(address, row)| (*address, row.nexthop)).collect();
         let mut ranges = BTreeMap::new();
-        for (table, is_ipv4) in [(&maps.podroute4, true), (&maps.podroute6, false)] {
+        for (table, is_ipv4) in [(&maps.v4.podroute, true), (&maps.v6.podroute, false)] {
             let rows = (0..table.len()).filter_map(|index| Some((index, table.get(index)?)));
             ranges.extend(
                 rows.filter(|(_, row)| *row != PodRoute::default())
@@ -83,22 +99,27 @@ impl Routes {
             );
         }
         let mut unclaimed = HashMap::new();
-        for (table, base) in [(&maps.ep4, first4(config)), (&maps.ep6, first6(config))] {
+        for (table, base) in [(&maps.v4.ep, first4(config)), (&maps.v6.ep, first6(config))] {
             let rows = (0..table.len()).filter_map(|index| Some((index, table.get(index)?)));
             for (index, row) in rows.filter(|(_, row)| *row != Endpoint::default()) {
                 unclaimed.insert(base(index), row);
             }
         }
-        Self {
+        let mut peers = BTreeMap::new();
+        maps.peermac.each(|key, node| peers.extend([(key.mac.bytes(), node)]))?;
+        Ok(Self {
             uplink,
             ids,
             pods: HashMap::new(),
             gateways,
+            tunnels,
             addresses,
             ranges,
             neighbours: HashMap::new(),
+            peers,
+            node_ports,
             unclaimed,
-        }
+        })
     }
 
     /// Makes a pod of this node reachable.
@@ -123,7 +144,7 @@ impl Routes {
             &Nexthop {
                 ifindex: port.ifindex,
                 kind: KIND_PEER,
-                mtu: self.uplink.mtu.min(u32::from(u16::MAX)) as u16,
+                mtu: self.mtu(),
                 smac: Mac::from_bytes(port.host_mac),
                 dmac: Mac::from_bytes(port.pod_mac),
                 generation,
@@ -135,7 +156,7 @@ impl Routes {
             let row = Endpoint { nexthop, id: nexthop, ifindex: port.ifindex, ..Endpoint::default() };
             write_endpoint(maps, config, *address, &row);
         }
-        let pod = Pod { nexthop, addresses: port.addresses.clone() };
+        let pod = Pod { nexthop, port: port.clone() };
         self.pods.insert(port.ifname.clone(), pod);
         Ok(())
     }
@@ -143,7 +164,7 @@ impl Routes {
     /// Forgets a pod.
     pub fn remove_pod(&mut self, maps: &Maps, config: &Config, ifname: &str, now_ms: u64) {
         let Some(pod) = self.pods.remove(ifname) else { return };
-        for address in &pod.addresses {
+        for address in &pod.port.addresses {
             write_endpoint(maps, config, *address, &Endpoint::default());
         }
         self.release(maps, pod.nexthop, now_ms);
@@ -166,10 +187,10 @@ impl Routes {
         unclaimed.len()
     }
 
-    /// Makes node addresses and pod ranges equal to `nodes`.
+    /// Makes node addresses, pod ranges and hardware addresses equal to `nodes`.
     pub fn set_nodes(
         &mut self,
-        maps: &mut Maps,
+        maps: &Maps,
         config: &Config,
         nodes: &[NodeAddresses],
         now_ms: u64,
@@ -177,38 +198,58 @@ impl Routes {
         let mut addresses = BTreeMap::new();
         let mut ranges = BTreeMap::new();
         for node in nodes {
-            for address in &node.addresses {
-                let nexthop = if node.local { 0 } else { self.gateway(maps, *address, now_ms)? };
-                let flags = if node.local { node_flags::LOCAL | node_flags::NODE_PORT } else { 0 };
-                addresses
-                    .insert(*address, NodeAddress { flags, node: u32::from(node.number), nexthop, tunnel: 0 });
+            let number = u32::from(node.number);
+            let tunnel = match node.tunnel.filter(|_| !node.local) {
+                Some(tunnel) => self.tunnel(maps, config, tunnel, now_ms)?,
+                None => 0,
+            };
+            for (index, address) in node.addresses.iter().enumerate() {
+                let row = if node.local {
+                    let first = node.addresses.iter().position(|one| one.is_ipv4() == address.is_ipv4());
+                    let flags = local_flags(&self.node_ports, *address, first == Some(index));
+                    NodeAddress { flags, node: number, ..NodeAddress::default() }
+                } else {
+                    let nexthop = self.gateway_of(maps, node, *address, now_ms)?;
+                    NodeAddress { flags: 0, node: number, nexthop, tunnel }
+                };
+                addresses.insert(*address, row);
             }
-            if node.local {
-                continue;
-            }
-            for (cidr, _) in &node.pod_cidrs {
-                let gateway = node.addresses.iter().find(|address| address.is_ipv4() == cidr.is_ipv4());
-                if let (Some(index), Some(gateway)) = (range_index(config, *cidr), gateway) {
-                    let nexthop = self.gateways.get(gateway).copied().unwrap_or(0);
-                    ranges
-                        .insert((cidr.is_ipv4(), index), PodRoute { nexthop, node: u32::from(node.number) });
+            for (cidr, _) in node.pod_cidrs.iter().filter(|_| !node.local) {
+                let same_family = |address: &&IpAddr| address.is_ipv4() == cidr.is_ipv4();
+                let nexthop = match node.addresses.iter().find(same_family) {
+                    _ if tunnel != 0 => tunnel,
+                    Some(address) => addresses.get(address).map_or(0, |row| row.nexthop),
+                    None => continue,
+                };
+                if let Some(index) = range_index(config, *cidr) {
+                    ranges.insert((cidr.is_ipv4(), index), PodRoute { nexthop, node: number });
                 }
             }
         }
         self.write_ranges(maps, ranges);
         self.write_addresses(maps, addresses)?;
-        let gone: Vec<IpAddr> =
-            self.gateways.keys().filter(|address| !self.leads_somewhere(**address)).copied().collect();
-        for address in gone {
-            if let Some(hop) = self.gateways.remove(&address) {
-                self.release(maps, hop, now_ms);
-            }
+        self.forget_unused(maps, nodes, now_ms);
+        Ok(self.write_peers(maps)?)
+    }
+
+    /// Writes again what depends on the node's ranges and on its VXLAN device.
+    pub fn reconfigure(&mut self, maps: &Maps, config: &Config, now_ms: u64) -> Result<(), RoutesError> {
+        let ports: Vec<PodPort> = self.pods.values().map(|pod| pod.port.clone()).collect();
+        ports.iter().try_for_each(|port| self.add_pod(maps, config, port, now_ms))?;
+        for (hop, tunnel) in self.tunnels.values() {
+            self.write_tunnel(maps, config, *hop, *tunnel);
         }
         Ok(())
     }
 
     /// What is known of a neighbour's hardware address. Next hops by way of it follow.
-    pub fn set_neighbour(&mut self, maps: &Maps, address: IpAddr, mac: Option<[u8; 6]>) {
+    pub fn set_neighbour(
+        &mut self,
+        maps: &Maps,
+        config: &Config,
+        address: IpAddr,
+        mac: Option<[u8; 6]>,
+    ) -> Result<(), RoutesError> {
         match mac {
             Some(mac) => self.neighbours.insert(address, mac),
             None => self.neighbours.remove(&address),
@@ -216,11 +257,19 @@ impl Routes {
         if let Some(hop) = self.gateways.get(&address) {
             self.write_gateway(maps, *hop, address);
         }
+        for (hop, tunnel) in self.tunnels.values().filter(|(_, tunnel)| tunnel.gateway == address) {
+            self.write_tunnel(maps, config, *hop, *tunnel);
+        }
+        Ok(self.write_peers(maps)?)
     }
 
-    /// Addresses of other nodes, whose hardware addresses are wanted.
+    /// Neighbours whose hardware addresses are wanted: other nodes, and routers to nodes on other segments.
     pub fn wanted_neighbours(&self) -> Vec<IpAddr> {
-        self.gateways.keys().copied().collect()
+        let routers = self.tunnels.values().map(|(_, tunnel)| IpAddr::V4(tunnel.gateway));
+        let mut wanted: Vec<IpAddr> = self.gateways.keys().copied().chain(routers).collect();
+        wanted.sort_unstable();
+        wanted.dedup();
+        wanted
     }
 
     /// Numbers of pods, node addresses and pod ranges.
@@ -228,8 +277,108 @@ impl Routes {
         (self.pods.len(), self.addresses.len(), self.ranges.len())
     }
 
-    fn leads_somewhere(&self, address: IpAddr) -> bool {
-        self.addresses.get(&address).is_some_and(|row| row.nexthop != 0)
+    /// The next hop to a node's address: the node itself, or the router to its segment.
+    fn gateway_of(
+        &mut self,
+        maps: &Maps,
+        node: &NodeAddresses,
+        address: IpAddr,
+        now_ms: u64,
+    ) -> Result<u32, RoutesError> {
+        match (node.tunnel, address) {
+            (None, address) => self.gateway(maps, address, now_ms),
+            (Some(tunnel), IpAddr::V4(_)) => self.gateway(maps, tunnel.gateway.into(), now_ms),
+            // Routers are known by IPv4: the stack finds the way.
+            (Some(_), IpAddr::V6(_)) => Ok(0),
+        }
+    }
+
+    /// Gives back the next hops that no node's address needs.
+    fn forget_unused(&mut self, maps: &Maps, nodes: &[NodeAddresses], now_ms: u64) {
+        let used: HashSet<u32> = self
+            .addresses
+            .values()
+            .flat_map(|row| [row.nexthop, row.tunnel])
+            .filter(|hop| *hop != 0)
+            .collect();
+        let tunnels: HashSet<Ipv4Addr> =
+            nodes.iter().filter_map(|node| Some(node.tunnel.filter(|_| !node.local)?.to)).collect();
+        let idle = self.gateways.iter().filter(|(_, hop)| !used.contains(hop));
+        let idle: Vec<IpAddr> = idle.map(|(address, _)| *address).collect();
+        for address in idle {
+            if let Some(hop) = self.gateways.remove(&address) {
+                self.release(maps, hop, now_ms);
+            }
+        }
+        let idle: Vec<Ipv4Addr> = self.tunnels.keys().filter(|to| !tunnels.contains(to)).copied().collect();
+        for to in idle {
+            if let Some((hop, _)) = self.tunnels.remove(&to) {
+                self.release(maps, hop, now_ms);
+            }
+        }
+    }
+
+    fn tunnel(
+        &mut self,
+        maps: &Maps,
+        config: &Config,
+        tunnel: Tunnel,
+        now_ms: u64,
+    ) -> Result<u32, RoutesError> {
+        let hop = match self.tunnels.get(&tunnel.to) {
+            Some((hop, _)) => *hop,
+            None => self.ids.take(now_ms).ok_or(RoutesError::Full)?,
+        };
+        self.tunnels.insert(tunnel.to, (hop, tunnel));
+        self.write_tunnel(maps, config, hop, tunnel);
+        Ok(hop)
+    }
+
+    /// While the router's hardware address is not known, the stack's own way by the VXLAN device is taken.
+    fn write_tunnel(&self, maps: &Maps, config: &Config, hop: u32, tunnel: Tunnel) {
+        let mut row = Nexthop {
+            ifindex: config.vxlan,
+            kind: KIND_STACK,
+            mtu: self.mtu().saturating_sub(TUNNEL_OVERHEAD),
+            smac: Mac::from_bytes(self.uplink.mac),
+            tunnel: Ip4::from(tunnel.to).0,
+            underlay: self.uplink.ifindex,
+            ..Nexthop::default()
+        };
+        if let Some(mac) = self.neighbours.get(&IpAddr::V4(tunnel.gateway)).filter(|_| config.vxlan != 0) {
+            (row.kind, row.dmac) = (KIND_TUNNEL, Mac::from_bytes(*mac));
+        }
+        self.rewrite(maps, hop, row, KIND_TUNNEL);
+    }
+
+    fn mtu(&self) -> u16 {
+        self.uplink.mtu.min(u32::from(u16::MAX)) as u16
+    }
+
+    /// Makes the table of hardware addresses what is known of nodes on the segment. A row stays until its node is gone or known by another
+    /// address: after a restart nothing is known for a moment.
+    fn write_peers(&mut self, maps: &Maps) -> io::Result<()> {
+        let on_segment = self.addresses.iter().filter(|(_, row)| row.nexthop != 0 && row.tunnel == 0);
+        let nodes: HashSet<u32> = on_segment.clone().map(|(_, row)| row.node).collect();
+        let known: BTreeMap<[u8; 6], u32> = on_segment
+            .filter_map(|(address, row)| Some((*self.neighbours.get(address)?, row.node)))
+            .collect();
+        let renamed: HashSet<u32> = known.values().copied().collect();
+        let key = |mac: &[u8; 6]| PeerMac { mac: Mac::from_bytes(*mac), _pad: 0 };
+        for (mac, node) in known.iter().filter(|(mac, node)| self.peers.get(*mac) != Some(node)) {
+            maps.peermac.insert(&key(mac), node, BPF_ANY)?;
+        }
+        let stale = |mac: &[u8; 6], node: &u32| {
+            !known.contains_key(mac) && (!nodes.contains(node) || renamed.contains(node))
+        };
+        let gone: Vec<[u8; 6]> =
+            self.peers.iter().filter(|(mac, node)| stale(mac, node)).map(|(mac, _)| *mac).collect();
+        for mac in gone {
+            maps.peermac.remove(&key(&mac))?;
+            self.peers.remove(&mac);
+        }
+        self.peers.extend(known);
+        Ok(())
     }
 
     fn gateway(&mut self, maps: &Maps, address: IpAddr, now_ms: u64) -> Result<u32, RoutesError> {
@@ -246,31 +395,33 @@ impl Routes {
 
     /// A neighbour that is not known (yet) is left to the stack, which asks for it.
     fn write_gateway(&self, maps: &Maps, hop: u32, address: IpAddr) {
-        let current = maps.nexthop.get(hop).unwrap_or_default();
         let mut row = Nexthop {
             ifindex: self.uplink.ifindex,
             kind: KIND_STACK,
-            mtu: self.uplink.mtu.min(u32::from(u16::MAX)) as u16,
+            mtu: self.mtu(),
             smac: Mac::from_bytes(self.uplink.mac),
-            generation: current.generation,
             ..Nexthop::default()
         };
-        match self.neighbours.get(&address) {
-            Some(mac) => (row.kind, row.dmac) = (KIND_L2, Mac::from_bytes(*mac)),
-            // After a restart the old address is better than none until the neighbour table has been read.
-            None if current.kind == KIND_L2
-                && current.ifindex == row.ifindex
-                && self.neighbours.is_empty() =>
-            {
-                return;
-            }
-            None => {}
+        if let Some(mac) = self.neighbours.get(&address) {
+            (row.kind, row.dmac) = (KIND_L2, Mac::from_bytes(*mac));
         }
+        self.rewrite(maps, hop, row, KIND_L2);
+    }
+
+    /// Writes a next hop that is of `kind` when its neighbour is known.
+    fn rewrite(&self, maps: &Maps, hop: u32, mut row: Nexthop, kind: u8) {
+        let current = maps.nexthop.get(hop).unwrap_or_default();
+        // After a restart the old address is better than none until the neighbour table has been read.
+        let waiting = row.kind != kind && self.neighbours.is_empty();
+        if waiting && current.kind == kind && current.ifindex == row.ifindex {
+            return;
+        }
+        row.generation = current.generation;
         if row == current {
             return;
         }
         row.generation = current.generation.wrapping_add(1);
-        if current.kind == KIND_L2 {
+        if current.kind == kind {
             maps.nexthop.set(hop, &Nexthop { kind: KIND_STACK, ..current });
         }
         maps.nexthop.set(hop, &Nexthop { kind: KIND_STACK, ..row });
@@ -278,7 +429,7 @@ impl Routes {
     }
 
     fn write_ranges(&mut self, maps: &Maps, ranges: BTreeMap<(bool, u32), PodRoute>) {
-        let table = |is_ipv4: bool| if is_ipv4 { &maps.podroute4 } else { &maps.podroute6 };
+        let table = |is_ipv4: bool| if is_ipv4 { &maps.v4.podroute } else { &maps.v6.podroute };
         for ((is_ipv4, index), row) in &ranges {
             if self.ranges.get(&(*is_ipv4, *index)) != Some(row) {
                 table(*is_ipv4).set(*index, row);
@@ -292,7 +443,7 @@ impl Routes {
 
     fn write_addresses(
         &mut self,
-        maps: &mut Maps,
+        maps: &Maps,
         addresses: BTreeMap<IpAddr, NodeAddress>,
     ) -> Result<(), RoutesError> {
         for (address, row) in &addresses {
@@ -300,20 +451,17 @@ impl Routes {
                 continue;
             }
             let written = match address {
-                IpAddr::V4(v4) => maps.nodeip4.insert(Wire(Ip4::from(*v4)), Wire(*row), 0),
-                IpAddr::V6(v6) => maps.nodeip6.insert(Wire(Ip6::from(*v6)), Wire(*row), 0),
+                IpAddr::V4(v4) => maps.v4.nodeip.insert(&Ip4::from(*v4), row, BPF_ANY),
+                IpAddr::V6(v6) => maps.v6.nodeip.insert(&Ip6::from(*v6), row, BPF_ANY),
             };
             written.map_err(|source| RoutesError::Address { address: *address, source })?;
         }
         for address in self.addresses.keys().filter(|address| !addresses.contains_key(*address)) {
             let removed = match address {
-                IpAddr::V4(v4) => maps.nodeip4.remove(&Wire(Ip4::from(*v4))),
-                IpAddr::V6(v6) => maps.nodeip6.remove(&Wire(Ip6::from(*v6))),
+                IpAddr::V4(v4) => maps.v4.nodeip.remove(&Ip4::from(*v4)),
+                IpAddr::V6(v6) => maps.v6.nodeip.remove(&Ip6::from(*v6)),
             };
-            match removed {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(RoutesError::Address { address: *address, source }),
-            }
+            removed.map_err(|source| RoutesError::Address { address: *address, source })?;
         }
         self.addresses = addresses;
         Ok(())
@@ -325,6 +473,21 @@ impl Routes {
         maps.nexthop.set(hop, &Nexthop { kind: KIND_DROP, generation, ..Nexthop::default() });
         self.ids.give_back(hop, now_ms);
     }
+}
+
+/// Flags of an address of this node; `first` of its family.
+fn local_flags(node_ports: &NodePortAddresses, address: IpAddr, first: bool) -> u32 {
+    let in_range = |(base, prefix): &(IpAddr, u8)| match (*base, address) {
+        (IpAddr::V4(base), IpAddr::V4(address)) => Cidr4::new(base.into(), *prefix).contains(address.into()),
+        (IpAddr::V6(base), IpAddr::V6(address)) => Cidr6::new(base.into(), *prefix).contains(address.into()),
+        _ => false,
+    };
+    let served = match node_ports {
+        NodePortAddresses::All => true,
+        NodePortAddresses::Primary => first,
+        NodePortAddresses::Ranges(ranges) => ranges.iter().any(in_range),
+    };
+    node_flags::LOCAL | if served { node_flags::NODE_PORT } else { 0 }
 }
 
 fn first4(config: &Config) -> Box<dyn Fn(u32) -> IpAddr> {
@@ -344,10 +507,10 @@ fn first6(config: &Config) -> Box<dyn Fn(u32) -> IpAddr> {
 fn write_endpoint(maps: &Maps, config: &Config, address: IpAddr, row: &Endpoint) {
     let (table, seen, index) = match address {
         IpAddr::V4(v4) if config.pods4.contains(v4.into()) => {
-            (&maps.ep4, &maps.epseen4, Ip4::from(v4).host().wrapping_sub(config.pods4.net.host()))
+            (&maps.v4.ep, &maps.v4.epseen, Ip4::from(v4).host().wrapping_sub(config.pods4.net.host()))
         }
         IpAddr::V6(v6) if config.pods6.contains(v6.into()) => {
-            (&maps.ep6, &maps.epseen6, Ip6::from(v6).low32().wrapping_sub(config.pods6.net.low32()))
+            (&maps.v6.ep, &maps.v6.epseen, Ip6::from(v6).low32().wrapping_sub(config.pods6.net.low32()))
         }
         _ => return,
     };
@@ -367,5 +530,28 @@ fn range_index(config: &Config, cidr: IpAddr) -> Option<u32> {
             u32::try_from((Ip6::from(v6).high() - config.cluster6.net.high()) >> config.cluster6_shift).ok()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn node_ports_are_served_where_they_are_asked_for() {
+        let ranges = NodePortAddresses::Ranges(vec![("172.30.0.0".parse().unwrap(), 24)]);
+        for (choice, address, first, served) in [
+            (&NodePortAddresses::All, "192.0.2.1", false, true),
+            (&NodePortAddresses::Primary, "192.0.2.1", true, true),
+            (&NodePortAddresses::Primary, "192.0.2.2", false, false),
+            (&ranges, "172.30.0.11", false, true),
+            (&ranges, "172.30.1.11", true, false),
+            (&ranges, "fd30::11", true, false),
+        ] {
+            let flags = local_flags(choice, address.parse().unwrap(), first);
+            let expected = node_flags::LOCAL | if served { node_flags::NODE_PORT } else { 0 };
+            assert_eq!(flags, expected, "{choice:?} {address}");
+        }
     }
 }

@@ -1,22 +1,27 @@
 //! What the pinned maps and links say: for `beeline-agent status`, read-only, with or without a running agent.
 
 use std::fmt;
-use std::fs;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::Path;
 
 use abi::Reason;
+use abi::config::features;
 use abi::maps::{self as spec, MAPS, MapKind, MapSpec};
 use abi::programs::{Hook, PROGRAMS};
 use abi::route::KIND_NONE;
-use abi::service::Service;
+use abi::service::{CELLS_PER_LINE, SLOTS_PER_LINE, Service};
 use serde::Serialize;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use service::{FrontendAddress, FrontendKey};
 
-use crate::maps::{self, Maps, MapsError};
+use crate::backends::is_living;
+use crate::encode::BackendBytes;
+use crate::links::{self, Links};
+use crate::maps::{Maps, MapsError, Source};
+use crate::pins::Pins;
 use crate::services;
-use crate::sys::{self, MappedArray};
+use crate::sys::{self, MappedArray, RawMap};
+use crate::table::Bytes;
 
 /// The state of a node's data plane.
 #[derive(Debug, Serialize)]
@@ -29,6 +34,8 @@ pub struct Status {
     pub attached: Vec<Attached>,
     /// Programs of the table that are attached nowhere.
     pub missing: Vec<&'static str>,
+    /// What is used of the kernel, and what is done where it lacks something.
+    pub features: Vec<Feature>,
     /// Rows in use, by table; counted only when frontends are not listed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tables: Vec<Table>,
@@ -80,6 +87,17 @@ pub struct Attached {
     pub program_id: u32,
 }
 
+/// Something that not every kernel, driver or node has.
+#[derive(Debug, Serialize)]
+pub struct Feature {
+    /// What.
+    pub name: &'static str,
+    /// Whether it is used.
+    pub used: bool,
+    /// What that means here.
+    pub note: String,
+}
+
 /// Fill of a table.
 #[derive(Debug, Serialize)]
 pub struct Table {
@@ -114,6 +132,11 @@ impl fmt::Display for Status {
         for program in &self.missing {
             writeln!(f, "  {program:<16} nowhere")?;
         }
+        writeln!(f, "\nfeatures:")?;
+        for feature in &self.features {
+            let used = if feature.used { "yes" } else { "no" };
+            writeln!(f, "  {:<16} {used:<4} {}", feature.name, feature.note)?;
+        }
         if !self.tables.is_empty() {
             writeln!(f, "\ntables:")?;
         }
@@ -146,15 +169,41 @@ impl fmt::Display for Status {
     }
 }
 
+impl FrontendStatus {
+    /// A frontend with its backends.
+    pub(crate) fn new(
+        key: &FrontendKey,
+        id: u32,
+        backends: Vec<BackendStatus>,
+        local: Vec<BackendStatus>,
+    ) -> Self {
+        Self {
+            address: match key.address {
+                FrontendAddress::Exact(address) => address.to_string(),
+                FrontendAddress::NodePort(_) => "nodePort".to_owned(),
+            },
+            port: key.port,
+            protocol: key.protocol.to_string(),
+            family: if key.address.family() == service::Family::V4 { 4 } else { 6 },
+            service: id,
+            backends,
+            local,
+        }
+    }
+}
+
 /// Reads the status below `bpf_dir`. With `frontends`, the service tables are listed instead of being counted: following frontends to their
 /// backends takes milliseconds, counting walks every table from end to end.
 pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
-    let maps = Maps::open(bpf_dir, false)?;
+    let (pins, links) = (Pins::new(bpf_dir, 0), Links::new(bpf_dir));
+    let live = links.maps_in_use();
+    let path = |spec: &MapSpec| pins.current(spec, &live);
+    let maps = Maps::open(&Source { path: &path, writable: false })?;
     let control = maps.control();
-    let attached = links(&bpf_dir.join("links"));
-    let missing =
+    let attached = attached(&links);
+    let expected =
         PROGRAMS.iter().filter(|spec| spec.hook != Hook::PodIngress && spec.hook != Hook::PodEgress);
-    let missing = missing
+    let missing = expected
         .map(|spec| spec.name)
         .filter(|name| attached.iter().all(|link| link.program != *name))
         .collect();
@@ -163,7 +212,8 @@ pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
         layout: format!("{:016x}", control.layout),
         epoch: control.epoch,
         missing,
-        tables: if frontends { Vec::new() } else { tables(&maps, &maps::directory(bpf_dir)) },
+        features: features_of(control.features, &attached),
+        tables: if frontends { Vec::new() } else { tables(&maps, &path) },
         drops: counted.map(|(reason, packets)| Drops { reason: reason.as_str(), packets }).collect(),
         attached,
         frontends: if frontends { services::dump(&maps) } else { Vec::new() },
@@ -172,49 +222,95 @@ pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
 
 /// Drops by reason, summed over CPUs.
 pub(crate) fn drops(maps: &Maps) -> Vec<(Reason, u64)> {
-    let packets = |reason: Reason| {
-        let values = maps.drops.get(&(reason as u32), 0);
-        values.map_or(0, |values| values.iter().map(|value| value.0.packets).sum())
-    };
-    Reason::ALL.iter().map(|reason| (*reason, packets(*reason))).collect()
+    Reason::ALL.iter().map(|reason| (*reason, maps.drops(*reason))).collect()
 }
 
-fn links(directory: &Path) -> Vec<Attached> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Ok(info) = sys::get(&entry.path()).and_then(|link| sys::link_info(link.as_fd())) else {
-            continue;
+/// What the programs' constants and the links say of features.
+fn features_of(bits: u32, attached: &[Attached]) -> Vec<Feature> {
+    let places = |hooks: &[Hook]| {
+        let hooked = |link: &&Attached| {
+            PROGRAMS.iter().any(|spec| spec.name == link.program && hooks.contains(&spec.hook))
         };
-        let spec =
-            PROGRAMS.iter().find(|spec| name == spec.name || name.starts_with(&format!("{}-", spec.name)));
-        let Some(spec) = spec else { continue };
-        let device = name.get(spec.name.len() + 1..).map(str::to_owned);
-        let target = match (spec.hook, device) {
-            (Hook::SockAddr, _) => "cgroup".to_owned(),
-            (_, Some(device)) if info.ifindex == 0 => format!("{device} (gone)"),
-            (_, device) => device.unwrap_or_default(),
-        };
-        found.push(Attached { program: spec.name, does: spec.does, target, program_id: info.program_id });
-    }
+        attached.iter().filter(hooked).map(|link| link.target.as_str()).collect::<Vec<_>>()
+    };
+    let xdp = places(&[Hook::Xdp, Hook::XdpGeneric]);
+    let plain: Vec<&str> = places(&[Hook::UplinkIngress])
+        .into_iter()
+        .filter(|device| xdp.iter().all(|place| !place.starts_with(&format!("{device}-"))))
+        .collect();
+    let with = |name, bit, yes: &str, no: &str| {
+        let used = bits & bit != 0;
+        Feature { name, used, note: (if used { yes } else { no }).to_owned() }
+    };
+    let hooked = |name, program: &str, yes: &str, no: &str| {
+        let used = attached.iter().any(|link| link.program == program);
+        Feature { name, used, note: (if used { yes } else { no }).to_owned() }
+    };
+    let xdp_note = match (xdp.is_empty(), plain.is_empty()) {
+        (true, _) => "tcx does the work on every uplink".to_owned(),
+        (false, true) => xdp.join(" "),
+        (false, false) => format!("{}; tcx does the work on {}", xdp.join(" "), plain.join(" ")),
+    };
+    vec![
+        Feature { name: "xdp", used: !xdp.is_empty(), note: xdp_note },
+        with(
+            "metadata",
+            features::METADATA,
+            "XDP tells tcx where a packet goes, if the driver has room for it",
+            "tcx looks up again what XDP has decided",
+        ),
+        with("tunnel", features::TUNNEL, "VXLAN to nodes on other segments", "all nodes are on the segment"),
+        with("growing", features::FLOWS_BOTH, "flow tables are growing", "flow tables have their size"),
+        hooked(
+            "post_bind",
+            "cg_post_bind4",
+            "node ports cannot be bound by processes",
+            "a process that binds a node port never hears from clients outside",
+        ),
+        hooked(
+            "sock_release",
+            "cg_sock_release",
+            "least connections counts sockets exactly",
+            "least connections does not see sockets close",
+        ),
+    ]
+}
+
+fn attached(links: &Links) -> Vec<Attached> {
+    let mut found: Vec<Attached> = links
+        .pinned()
+        .into_iter()
+        .filter_map(|link| {
+            let info = sys::get(&link.path).and_then(|fd| sys::link_info(fd.as_fd())).ok()?;
+            let target = match links::attach_point(link.spec.name) {
+                Some(_) => "cgroup".to_owned(),
+                None if info.ifindex == 0 => format!("{} (gone)", link.place),
+                None => link.place,
+            };
+            let (program, does) = (link.spec.name, link.spec.does);
+            Some(Attached { program, does, target, program_id: info.program_id })
+        })
+        .collect();
     found.sort_by(|one, other| (one.program, &one.target).cmp(&(other.program, &other.target)));
     found
 }
 
 /// Rows in use: elements of hashes, and what is not free in arrays that have free rows.
-fn tables(maps: &Maps, directory: &Path) -> Vec<Table> {
-    let used = |map: &MapSpec| match map.kind {
-        MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists => {
-            maps::elements_of(directory, map).ok()
-        }
-        MapKind::MappedArray => rows(maps, map.name),
-        MapKind::PerCpuArray | MapKind::SocketStorage | MapKind::LpmTrie => None,
+fn tables(maps: &Maps, path: &dyn Fn(&MapSpec) -> std::path::PathBuf) -> Vec<Table> {
+    let table = |map: &MapSpec| {
+        let raw = RawMap::open(&path(map)).ok()?;
+        let used = match map.kind {
+            MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists | MapKind::LpmTrie => {
+                let mut elements = 0;
+                raw.each(|_, _| elements += 1).ok()?;
+                elements
+            }
+            MapKind::MappedArray => rows(maps, map.name)?,
+            MapKind::PerCpuArray | MapKind::SocketStorage => return None,
+        };
+        Some(Table { map: map.name, used, entries: raw.info().max_entries as usize })
     };
-    let specs = MAPS.iter().filter_map(|map| {
-        let entries = maps::entries_of(directory, map).unwrap_or(map.entries);
-        Some(Table { map: map.name, used: used(map)?, entries })
-    });
-    specs.collect()
+    MAPS.iter().filter_map(table).collect()
 }
 
 /// Rows in use of an array, `None` for one whose rows are not given out.
@@ -222,31 +318,23 @@ fn rows(maps: &Maps, name: &str) -> Option<usize> {
     let of_services = || (1..maps.svc.len()).filter_map(|id| maps.svc.get(id));
     Some(match name {
         _ if name == spec::SVC.name => of_services().filter(|row| *row != Service::default()).count(),
-        _ if name == spec::SLOTS.name => of_services().map(|row| lines(&row)).sum(),
-        _ if name == spec::BE4.name => count(&maps.be4, |row| living(row.state)),
-        _ if name == spec::BE6.name => count(&maps.be6, |row| living(row.state)),
+        _ if name == spec::SLOTS.name => of_services()
+            .map(|row| services::lines_of([row.run_cluster, row.run_local], SLOTS_PER_LINE))
+            .sum(),
+        _ if name == spec::MAGLEV.name => of_services()
+            .map(|row| services::lines_of([row.maglev_cluster, row.maglev_local], CELLS_PER_LINE))
+            .sum(),
+        _ if name == spec::BE4.name => count(&maps.v4.be, |row| is_living(row.life().0)),
+        _ if name == spec::BE6.name => count(&maps.v6.be, |row| is_living(row.life().0)),
         _ if name == spec::NEXTHOP.name => count(&maps.nexthop, |row| row.kind != KIND_NONE),
-        _ if name == spec::PODROUTE4.name => count(&maps.podroute4, |row| row.nexthop != 0),
-        _ if name == spec::PODROUTE6.name => count(&maps.podroute6, |row| row.nexthop != 0),
-        _ if name == spec::EP4.name => count(&maps.ep4, |row| row.nexthop != 0),
-        _ if name == spec::EP6.name => count(&maps.ep6, |row| row.nexthop != 0),
+        _ if name == spec::PODROUTE4.name => count(&maps.v4.podroute, |row| row.nexthop != 0),
+        _ if name == spec::PODROUTE6.name => count(&maps.v6.podroute, |row| row.nexthop != 0),
+        _ if name == spec::EP4.name => count(&maps.v4.ep, |row| row.nexthop != 0),
+        _ if name == spec::EP6.name => count(&maps.v6.ep, |row| row.nexthop != 0),
         _ => return None,
     })
 }
 
-fn count<T: FromBytes + IntoBytes + Immutable + Copy>(
-    table: &MappedArray<T>,
-    used: impl Fn(&T) -> bool,
-) -> usize {
+fn count<T: Bytes>(table: &MappedArray<T>, used: impl Fn(&T) -> bool) -> usize {
     (0..table.len()).filter_map(|index| table.get(index)).filter(used).count()
-}
-
-/// Lines of slots that a service uses.
-fn lines(row: &Service) -> usize {
-    let lines = |count: u16| usize::from(count).div_ceil(abi::service::SLOTS_PER_LINE as usize);
-    lines(row.run_cluster.count()) + lines(row.run_local.count())
-}
-
-fn living(state: u8) -> bool {
-    state == abi::backend::STATE_READY || state == abi::backend::STATE_TERMINATING
 }

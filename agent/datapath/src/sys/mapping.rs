@@ -41,7 +41,7 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
         let bytes = entries as usize * size_of::<T>();
         let protection = if writable { libc::PROT_READ | libc::PROT_WRITE } else { libc::PROT_READ };
         // SAFETY: a new shared mapping at an address of the kernel's choice touches no existing memory. The kernel refuses lengths beyond
-        // the array.
+        // the array's memory.
         let address = unsafe {
             libc::mmap(std::ptr::null_mut(), bytes, protection, libc::MAP_SHARED, map.as_raw_fd(), 0)
         };
@@ -67,6 +67,11 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
         Some(value)
     }
 
+    /// One word of the value at `index`.
+    pub fn word(&self, index: u32, word: usize) -> Option<u64> {
+        Some(self.value(index)?.get(word)?.load(Ordering::Acquire))
+    }
+
     /// Writes all words of the value at `index`, in order. Returns whether the index exists and the mapping is writable.
     pub fn set(&self, index: u32, value: &T) -> bool {
         if !self.writable {
@@ -88,6 +93,15 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> MappedArray<T> {
         let Some(place) = self.value(index).and_then(|words| words.get(word)) else { return false };
         place.store(value, Ordering::Release);
         true
+    }
+
+    /// Changes the first word of the value at `index`, which others change, too.
+    pub fn update(&self, index: u32, change: impl Fn(u64) -> u64) -> bool {
+        if !self.writable {
+            return false;
+        }
+        let Some(word) = self.value(index).and_then(|words| words.first()) else { return false };
+        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, |value| Some(change(value))).is_ok()
     }
 
     fn value(&self, index: u32) -> Option<&[AtomicU64]> {

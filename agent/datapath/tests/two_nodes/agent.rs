@@ -187,8 +187,9 @@ fn join(dataplane: &Arc<Dataplane>, tables: &mut Tables, own: usize) {
         name: format!("node{node}"),
         addresses: addresses(node),
         pod_cidrs: pod_cidrs(node),
+        tunnel: None,
     });
-    NodeRoutes::open().unwrap().sync(&desired(&format!("node{own}"), &routes)).unwrap();
+    NodeRoutes::open().unwrap().sync(&desired(&format!("node{own}"), &routes), None).unwrap();
     let mut neighbours = Neighbours::open("eth0").unwrap();
     let mut watch = neighbours.watch().unwrap();
     neighbours.manage(&dataplane.wanted_neighbours()).unwrap();
