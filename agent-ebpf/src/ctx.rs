@@ -25,6 +25,10 @@ use pipeline::{
     packet::{MAX_OFFSET, Mend},
 };
 
+mod sock;
+
+pub use sock::Sock;
+
 use crate::maps::{Maps, SKREV};
 
 /// `TCX_NEXT`: on to the next program or the stack (`include/uapi/linux/bpf.h`, `enum tcx_action_base`).

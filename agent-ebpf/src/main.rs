@@ -23,9 +23,13 @@ mod pod_in;
 #[cfg(target_arch = "bpf")]
 mod pod_out;
 #[cfg(target_arch = "bpf")]
+mod post_bind;
+#[cfg(target_arch = "bpf")]
 mod recvmsg;
 #[cfg(target_arch = "bpf")]
 mod sendmsg;
+#[cfg(target_arch = "bpf")]
+mod sock_release;
 #[cfg(target_arch = "bpf")]
 mod socket;
 #[cfg(target_arch = "bpf")]

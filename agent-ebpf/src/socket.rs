@@ -2,16 +2,21 @@
 //!
 //! The decisions are `pipeline::socket`'s; this file carries them out on a call.
 
-use abi::{Ip6, Port, config::features, socket::ReversePair};
+use abi::{
+    Ip6, Port, Proto,
+    config::features,
+    service::flags::LEAST_CONNECTIONS,
+    socket::{ReversePair, pair_flags},
+};
 use pipeline::{
     Common as _, Family, Tables, V4, V6,
     service::Choice,
-    socket::{Outcome, balance, kept, recall, remember},
+    socket::{Outcome, balance, kept, recall, remember, stands_for},
 };
 
 use crate::{
     ctx::{ALLOW, SockAddr},
-    maps::Maps,
+    maps::{Maps, Slot},
 };
 
 /// `ECONNREFUSED` (`include/uapi/asm-generic/errno.h`).
@@ -97,6 +102,10 @@ where
 #[inline(always)]
 fn pair<F: Family>(choice: &Choice<F>, backend: Ip6, frontend: Ip6, frontend_port: Port) -> ReversePair {
     let (backend_port, generation) = (choice.backend.port, choice.backend.generation);
+    let mut flags = if F::IPV6 { pair_flags::IPV6 } else { 0 };
+    if choice.service_flags & LEAST_CONNECTIONS != 0 {
+        flags |= pair_flags::COUNTED;
+    }
     ReversePair {
         backend,
         frontend,
@@ -104,25 +113,94 @@ fn pair<F: Family>(choice: &Choice<F>, backend: Ip6, frontend: Ip6, frontend_por
         frontend_port,
         index: choice.index,
         generation,
-        flags: 0,
+        flags,
         _pad: [0; 2],
     }
 }
 
+/// Writes down what the socket's new peer stands for, as far as anybody may ask.
 #[inline(always)]
-fn note(call: &mut SockAddr, socket: Socket, pair: ReversePair) {
+fn note(call: &mut SockAddr, socket: Socket, mut pair: ReversePair) {
+    if call.proto() == Proto::TCP {
+        let counted = pair.flags & pair_flags::COUNTED != 0;
+        if counted || Maps.config().features & features::PEER_NAME != 0 {
+            note_stream(call, pair);
+        }
+        return;
+    }
+    // Only TCP is counted: of datagrams nobody knows when they have been the last.
+    pair.flags &= !pair_flags::COUNTED;
     let wanted = socket == Socket::Sends || Maps.config().features & features::PEER_NAME != 0;
     if wanted && let Some(reverse) = call.reverse_or_new() {
         remember(reverse, pair);
     }
 }
 
+/// A TCP socket's pair goes to its slot, or to the socket's storage if the slot is another's.
+#[inline(always)]
+fn note_stream(call: &mut SockAddr, pair: ReversePair) {
+    let Some(slot) = Slot::of(call.cookie()) else { return };
+    let claimed = slot.claim();
+    let place = match slot.pair() {
+        Some(place) => place,
+        None => match call.reverse_or_new() {
+            Some(reverse) => &mut reverse.pairs[0],
+            None => return,
+        },
+    };
+    if !claimed {
+        // Connected before, or fresh storage, which is zero.
+        uncount(place);
+    }
+    count(&pair, false);
+    *place = pair;
+}
+
+/// Takes a counted pair's connection off its backend, unless the index has gone to another backend since.
+#[inline(always)]
+pub fn uncount(pair: &mut ReversePair) {
+    count(pair, true);
+    pair.flags &= !pair_flags::COUNTED;
+}
+
+#[inline(always)]
+fn count(pair: &ReversePair, closed: bool) {
+    if pair.flags & pair_flags::COUNTED == 0 {
+        return;
+    }
+    if pair.flags & pair_flags::IPV6 != 0 {
+        count_of::<V6>(pair, closed);
+    } else {
+        count_of::<V4>(pair, closed);
+    }
+}
+
+#[inline(always)]
+fn count_of<F: Family>(pair: &ReversePair, closed: bool)
+where
+    Maps: Tables<F>,
+{
+    if <Maps as Tables<F>>::generation(&Maps, pair.index) == pair.generation {
+        <Maps as Tables<F>>::count_socket(&Maps, pair.index, closed);
+    }
+}
+
+/// The service address that the call's address stands for.
+#[inline(always)]
+fn original(call: &mut SockAddr, addr: Ip6, port: Port) -> Option<(Ip6, Port)> {
+    if call.proto() == Proto::TCP
+        && let Some(pair) = Slot::of(call.cookie())?.pair()
+    {
+        return stands_for(pair, addr, port);
+    }
+    call.reverse().and_then(|reverse| recall(reverse, addr, port))
+}
+
 /// Replaces the call's IPv4 address if it is a backend that the socket reached through a service.
 #[inline(always)]
 pub fn restore4(call: &mut SockAddr) -> i32 {
     let (addr, port) = (Ip6::mapped(call.ip4()), call.port());
-    let frontend = call.reverse().and_then(|reverse| recall(reverse, addr, port));
-    if let Some((addr, port)) = frontend
+    if let Some((addr, port)) = original(call, addr, port)
         && let Some(addr) = addr.as_mapped()
     {
         call.set4(addr, port);
@@ -134,7 +212,7 @@ pub fn restore4(call: &mut SockAddr) -> i32 {
 #[inline(always)]
 pub fn restore6(call: &mut SockAddr) -> i32 {
     let (addr, port) = (call.ip6(), call.port());
-    if let Some((addr, port)) = call.reverse().and_then(|reverse| recall(reverse, addr, port)) {
+    if let Some((addr, port)) = original(call, addr, port) {
         call.set6(addr, port);
     }
     ALLOW

@@ -69,7 +69,7 @@ fn programs() -> String {
             Hook::PodIngress => "tcx ingress, host end of a pod's link",
             Hook::PodEgress => "tcx egress, host end of a pod's link",
             Hook::TunnelIngress => "tcx ingress, VXLAN device",
-            Hook::SockAddr => "cgroup, the node's",
+            Hook::SockAddr | Hook::Sock => "cgroup, the node's",
         };
         push(&mut table, format_args!("| `{}` | {hook} | {} |", program.name, program.does));
     }

@@ -20,7 +20,7 @@ use crate::{
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
     service::{MaglevLine, Service, SlotLine},
     sizes,
-    socket::SocketReverse,
+    socket::{SocketReverse, SocketSlot},
     source::{SourceKey4, SourceKey6},
     stats::{DropCounter, Rotor, ServiceCounters},
 };
@@ -390,7 +390,21 @@ pub const PORTS: MapSpec = MapSpec {
     readers: "xdp_ns, tcx_*, connect, sendmsg",
     stale: "one or two hash look-ups more for packets to that port or address",
 };
-/// Socket reverse translation.
+/// Socket reverse translation of TCP sockets.
+pub const SKSLOT: MapSpec = MapSpec {
+    name: "bl1_skslot",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<SocketSlot>(),
+    entries: limits::SOCKET_SLOTS,
+    version: 1,
+    key: "socket cookie & 65535",
+    value: "cookie, the backend and the service address it stands for",
+    writer: "connect, sock_release",
+    readers: "getpeername",
+    stale: "sockets with the same place use socket storage instead",
+};
+/// Socket reverse translation of all other sockets.
 pub const SKREV: MapSpec = MapSpec {
     name: "bl1_skrev",
     kind: MapKind::SocketStorage,
@@ -475,7 +489,7 @@ sizes! { PeerMac = 8 }
 pub const MAPS: &[MapSpec] = &[
     FE4, FE6, SRCR4, SRCR6, SVC, SLOTS, MAGLEV, LOAD4, LOAD6, BE4, BE6, BEGEN4, BEGEN6, NEXTHOP, PODROUTE4,
     PODROUTE6, EP4, EP6, EPSEEN4, EPSEEN6, NODEIP4, NODEIP6, PEERMAC, FLOW4, FLOW6, FLOW4_NEXT, FLOW6_NEXT,
-    FLOWQ4, FLOWQ6, FRAG4, FRAG6, AFF4, AFF6, AFFSK, ROTOR, PORTS, SKREV, DROPS, SVCSTAT, CFG,
+    FLOWQ4, FLOWQ6, FRAG4, FRAG6, AFF4, AFF6, AFFSK, ROTOR, PORTS, SKSLOT, SKREV, DROPS, SVCSTAT, CFG,
 ];
 
 impl MapSpec {

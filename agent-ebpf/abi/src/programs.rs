@@ -20,6 +20,8 @@ pub enum Hook {
     TunnelIngress,
     /// A `cgroup/sock_addr` hook of the node's cgroup.
     SockAddr,
+    /// A `cgroup/sock` hook of the node's cgroup, by the program's name.
+    Sock,
 }
 
 /// One program.
@@ -63,4 +65,7 @@ pub const PROGRAMS: &[ProgramSpec] = &[
     program("cg_recvmsg6", Hook::SockAddr, "gives a datagram its service address back"),
     program("cg_getpeername4", Hook::SockAddr, "names the service address as the peer"),
     program("cg_getpeername6", Hook::SockAddr, "names the service address as the peer"),
+    program("cg_post_bind4", Hook::Sock, "keeps processes of the node off node ports"),
+    program("cg_post_bind6", Hook::Sock, "keeps processes of the node off node ports"),
+    program("cg_sock_release", Hook::Sock, "frees what a connected socket has in the tables"),
 ];

@@ -2,6 +2,9 @@
 //!
 //! Written when `connect` or `sendmsg` replaces a service address, read when the application asks who its peer is
 //! (`getpeername`) or receives a datagram (`recvmsg`).
+//!
+//! A TCP socket has one peer at a time and is connected often: it gets a [`SocketSlot`], which costs a fraction of the socket storage
+//! ([`SocketReverse`]) that all others have, and that it gets too if its slot is another living socket's.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -52,4 +55,17 @@ pub struct SocketReverse {
     pub _pad: u32,
 }
 
-sizes! { ReversePair = 48, SocketReverse = 200 }
+/// Value of [`crate::maps::SKSLOT`], at index `cookie % number of slots`: the peer of one TCP socket. Claimed at `connect` by compare-and-swap
+/// of the cookie, which no later socket ever has again, and freed when the socket is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SocketSlot {
+    /// Cookie (`SO_COOKIE`) of the socket; zero: the slot is free, and the pair means nothing.
+    pub cookie: u64,
+    /// What it is connected to.
+    pub pair: ReversePair,
+    /// Zero.
+    pub _pad: u64,
+}
+
+sizes! { ReversePair = 48, SocketReverse = 200, SocketSlot = 64 }

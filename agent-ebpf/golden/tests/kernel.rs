@@ -21,7 +21,9 @@ use abi::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuValues, lpm_trie::Key as LpmKey},
-    programs::{CgroupSockAddr, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp},
+    programs::{
+        CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
+    },
 };
 use golden::{
     case::{self, CASES, Case, Hook, Step, Talk},
@@ -80,8 +82,11 @@ fn leave_network() {
 
 fn load(path: &Path, config: &Config) -> Ebpf {
     let mut loader = EbpfLoader::new();
-    // Small tables: each case makes its own. (The rotors' number is fixed by a mask in the programs.)
-    for map in maps::MAPS.iter().filter(|map| map.entries > 256 && map.name != maps::ROTOR.name) {
+    // Small tables: each case makes its own. (The numbers of rotors and socket slots are fixed by masks in the programs.)
+    for map in maps::MAPS
+        .iter()
+        .filter(|map| map.entries > 256 && ![maps::ROTOR.name, maps::SKSLOT.name].contains(&map.name))
+    {
         loader.map_max_entries(map.name, 256);
     }
     loader.override_global(CONFIG_GLOBAL, config.as_bytes(), true).load_file(path).unwrap()
@@ -393,6 +398,7 @@ fn load_program(ebpf: &mut Ebpf, program: &ProgramSpec) -> Result<(), ProgramErr
     let handle = ebpf.program_mut(program.name).unwrap();
     match program.hook {
         Attach::SockAddr => <&mut CgroupSockAddr>::try_from(handle).unwrap().load(),
+        Attach::Sock => <&mut CgroupSock>::try_from(handle).unwrap().load(),
         Attach::Xdp | Attach::XdpGeneric => <&mut Xdp>::try_from(handle).unwrap().load(),
         _ => <&mut SchedClassifier>::try_from(handle).unwrap().load(),
     }

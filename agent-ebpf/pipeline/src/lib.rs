@@ -21,6 +21,7 @@
 
 pub mod affinity;
 pub mod balance;
+pub mod bind;
 pub mod checksum;
 pub mod egress;
 pub mod family;

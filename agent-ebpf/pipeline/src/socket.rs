@@ -105,12 +105,22 @@ pub fn recall(reverse: &SocketReverse, addr: Ip6, port: Port) -> Option<(Ip6, Po
         return None;
     }
     for i in 0..PAIRS {
-        let pair = &reverse.pairs[i];
-        if pair.backend_port == port && pair.backend == addr {
-            return Some((pair.frontend, pair.frontend_port));
+        let known = stands_for(&reverse.pairs[i], addr, port);
+        if known.is_some() {
+            return known;
         }
     }
     None
+}
+
+/// The service address of the pair, if `addr` and `port` are its backend's.
+#[inline(always)]
+pub fn stands_for(pair: &ReversePair, addr: Ip6, port: Port) -> Option<(Ip6, Port)> {
+    if pair.backend_port == port && pair.backend == addr {
+        Some((pair.frontend, pair.frontend_port))
+    } else {
+        None
+    }
 }
 
 /// The pair by which the socket has used a service address before, if its backend is still the one it was.
@@ -150,7 +160,7 @@ mod tests {
         }
     }
 
-    fn stands_for(reverse: &SocketReverse, backend: u32) -> Option<Ip6> {
+    fn known(reverse: &SocketReverse, backend: u32) -> Option<Ip6> {
         recall(reverse, Ip6::mapped(Ip4(backend)), Port::from_host(8080)).map(|(addr, _)| addr)
     }
 
@@ -160,13 +170,13 @@ mod tests {
         for backend in 1..=5 {
             remember(&mut reverse, pair(backend, 100 + backend));
         }
-        assert_eq!(stands_for(&reverse, 1), None, "the oldest of five has made room");
+        assert_eq!(known(&reverse, 1), None, "the oldest of five has made room");
         for backend in 2..=5 {
-            assert_eq!(stands_for(&reverse, backend), Some(Ip6::mapped(Ip4(100 + backend))));
+            assert_eq!(known(&reverse, backend), Some(Ip6::mapped(Ip4(100 + backend))));
         }
         remember(&mut reverse, pair(3, 999));
-        assert_eq!(stands_for(&reverse, 3), Some(Ip6::mapped(Ip4(999))));
-        assert_eq!(stands_for(&reverse, 4), Some(Ip6::mapped(Ip4(104))), "nobody else had to go");
+        assert_eq!(known(&reverse, 3), Some(Ip6::mapped(Ip4(999))));
+        assert_eq!(known(&reverse, 4), Some(Ip6::mapped(Ip4(104))), "nobody else had to go");
     }
 
     #[test]
