@@ -3,12 +3,20 @@
 //! `run` is a node of a Beeline cluster, `proxy` the data plane alone on a node of any Kubernetes cluster, `status` what the pinned tables and
 //! links say. Ending the process, by whatever signal, touches no container, link or table.
 
+mod alarms;
+mod cluster;
 mod config;
+mod dead_sockets;
 mod health;
+mod health_checks;
+mod metrics;
+mod node;
 mod pods;
+mod progress;
 mod roles;
+mod segment;
 mod state;
-mod watch;
+mod view;
 
 use anyhow::Result;
 use clap::Parser;
@@ -18,7 +26,7 @@ use config::{Command, Flags};
 fn main() -> Result<()> {
     let flags = Flags::parse();
     match flags.command {
-        Command::Status { bpf_dir, json, tables } => status(&bpf_dir, json, tables),
+        Command::Status { bpf_dir, layout_salt: _, json, tables } => status(&bpf_dir, json, tables),
         Command::Run(run) => roles::block_on(roles::run(run)),
         Command::Proxy(proxy) => roles::block_on(roles::proxy(proxy)),
     }

@@ -2,7 +2,6 @@
 //!
 //! Order: tables and programs first (they adopt what an earlier agent left), then the watches that keep them, then the kubelet.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,23 +12,25 @@ use anyhow::{Context, Result};
 use datapath::{Dataplane, NodeConfig, Options, Uplink};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubelet::KubeletConfig;
-use network::neighbours::Neighbours;
-use network::routes::{NodeRoutes, Via};
-use network::{Cidr, PodNetwork};
+use network::PodNetwork;
 use service::Learned;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Proxy, Run};
-use crate::health::{self, Port, Progress};
+use crate::alarms::{self, Herald};
+use crate::cluster::{Cluster, FromPods};
+use crate::config::{Proxy, Run, Tunnels};
+use crate::dead_sockets::DeadSockets;
+use crate::health::{self, Port};
+use crate::health_checks::HealthChecks;
 use crate::pods::{Pods, Served, pair};
+use crate::progress::Progress;
+use crate::segment::{ForeignNetwork, OwnNetwork, Segment, existing_tunnel};
 use crate::state;
-use crate::watch::{Cluster, ForeignNetwork, Segment};
 
-/// How often idle flows are looked for; the shortest life of a flow is ten seconds.
+/// When idle flows are looked for first, and again after a failure.
 const FLOW_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs a role on the async runtime, with logging to standard error.
@@ -47,28 +48,26 @@ pub async fn run(flags: Run) -> Result<()> {
         pod_cidrs: known_cidrs.iter().map(pair).collect(),
         spoof_check: true,
         masquerade: true,
+        vxlan: existing_tunnel(),
         ..node_config(&flags.proxy)
     };
-    let (dataplane, learned, uplink) = open(&flags.proxy, node)?;
-    let network =
-        network::Config { state_dir: flags.root_dir.join("network"), uplink: flags.proxy.uplink.clone() };
+    let uplinks = uplinks(&flags.proxy)?;
+    let main = uplinks.first().cloned().context("--uplink")?;
+    let (dataplane, learned) = open(&flags.proxy, node, uplinks.clone())?;
+    let network = network::Config { state_dir: flags.root_dir.join("network"), uplink: main.name.clone() };
     let network =
         PodNetwork::new(network, Arc::new(Served(Arc::clone(&dataplane)))).context("pod network")?;
     network.set_pod_cidrs(&known_cidrs).context("pod network")?;
-    let ranges_changed = Arc::new(Notify::new());
-    let pods = Pods {
-        network,
-        dataplane: Arc::clone(&dataplane),
-        root: flags.root_dir.clone(),
-        ranges_changed: Arc::clone(&ranges_changed),
-    };
-    let segment = OwnNetwork::open(&flags.proxy.uplink, &dataplane).context("routes and neighbours")?;
+    let (told, pods) = unbounded_channel();
+    let segment = OwnNetwork::open(&main.name, main.mtu, tunnel_end(&flags), &dataplane, network.clone())
+        .context("routes and neighbours")?;
+    let kubelets_network = Pods::new(network, Arc::clone(&dataplane), flags.root_dir.clone(), told);
     let client = client(&flags.proxy.kubeconfig).await?;
     let stop = CancellationToken::new();
     let following =
-        follow(&flags.proxy, client.clone(), dataplane, learned, Box::new(segment), ranges_changed);
-    tracing::info!(node = %flags.proxy.node_name, uplink = uplink.ifindex, "node agent started");
-    let kubelet = kubelet::run(kubelet_config(&flags), client, Arc::new(pods), stop.clone());
+        follow(&flags.proxy, client.clone(), dataplane, learned, Box::new(segment), Some(pods), &uplinks);
+    tracing::info!(node = %flags.proxy.node_name, uplink = %main.name, "node agent started");
+    let kubelet = kubelet::run(kubelet_config(&flags), client, Arc::new(kubelets_network), stop.clone());
     tokio::select! {
         result = following => result,
         result = kubelet => result.context("kubelet"),
@@ -81,31 +80,51 @@ pub async fn run(flags: Run) -> Result<()> {
 
 /// The data plane alone.
 pub async fn proxy(flags: Proxy) -> Result<()> {
-    let (dataplane, learned, uplink) = open(&flags, node_config(&flags))?;
+    let uplinks = uplinks(&flags)?;
+    let (dataplane, learned) = open(&flags, node_config(&flags), uplinks.clone())?;
     let client = client(&flags.kubeconfig).await?;
-    tracing::info!(node = %flags.node_name, uplink = uplink.ifindex, "data plane started");
-    let following =
-        follow(&flags, client, dataplane, learned, Box::new(ForeignNetwork), Arc::new(Notify::new()));
+    tracing::info!(node = %flags.node_name, "data plane started");
+    let following = follow(&flags, client, dataplane, learned, Box::new(ForeignNetwork), None, &uplinks);
     tokio::select! {
         result = following => result,
         result = ended() => result,
     }
 }
 
-fn open(flags: &Proxy, node: NodeConfig) -> Result<(Arc<Dataplane>, Learned, Uplink)> {
-    let device = network::device::find(&flags.uplink).context("uplink")?;
-    let uplink = Uplink {
-        name: flags.uplink.clone(),
-        ifindex: device.index,
-        mac: device.mac,
-        mtu: device.mtu,
-        veth: device.veth,
+/// Where tunnels to this node end.
+fn tunnel_end(flags: &Run) -> Option<std::net::Ipv4Addr> {
+    let addresses = flags.proxy.node_ip.iter().filter(|_| flags.tunnels == Tunnels::Auto);
+    addresses.copied().find_map(|address| match address {
+        IpAddr::V4(v4) => Some(v4),
+        IpAddr::V6(_) => None,
+    })
+}
+
+fn uplinks(flags: &Proxy) -> Result<Vec<Uplink>> {
+    let find = |name: &String| -> Result<Uplink> {
+        let device = network::device::find(name).context("uplink")?;
+        Ok(Uplink {
+            name: name.clone(),
+            ifindex: device.index,
+            mac: device.mac,
+            mtu: device.mtu,
+            veth: device.veth,
+        })
     };
+    flags.uplink.iter().map(find).collect()
+}
+
+fn open(flags: &Proxy, node: NodeConfig, uplinks: Vec<Uplink>) -> Result<(Arc<Dataplane>, Learned)> {
     let options = Options {
         bpf_dir: flags.bpf_dir.clone(),
         cgroup: flags.cgroup_root.clone(),
-        uplinks: vec![uplink.clone()],
+        uplinks,
         xdp: flags.xdp.into(),
+        node_port_addresses: flags.node_port_addresses().map_err(anyhow::Error::msg)?,
+        flow_entries: flags.flow_entries,
+        flow_entries_limit: flags.flow_entries_limit,
+        snat_ports: flags.snat_ports.clone(),
+        layout_salt: flags.layout_salt,
         ..Options::default()
     };
     let (dataplane, learned) = Dataplane::open(options, node).context("data plane")?;
@@ -114,7 +133,7 @@ fn open(flags: &Proxy, node: NodeConfig) -> Result<(Arc<Dataplane>, Learned, Upl
         services = learned.services.len(),
         "data plane is attached"
     );
-    Ok((Arc::new(dataplane), learned, uplink))
+    Ok((Arc::new(dataplane), learned))
 }
 
 fn node_config(flags: &Proxy) -> NodeConfig {
@@ -134,51 +153,59 @@ async fn follow(
     dataplane: Arc<Dataplane>,
     learned: Learned,
     segment: Box<dyn Segment>,
-    ranges_changed: Arc<Notify>,
+    pods: Option<UnboundedReceiver<FromPods>>,
+    uplinks: &[Uplink],
 ) -> Result<()> {
     let progress = Arc::new(Progress::default());
-    let health = health::serve(
-        flags.healthz_bind_address,
-        Port::Health,
-        Arc::clone(&progress),
-        Arc::clone(&dataplane),
-    );
-    let metrics = health::serve(
-        flags.metrics_bind_address,
-        Port::Metrics,
-        Arc::clone(&progress),
-        Arc::clone(&dataplane),
-    );
-    let collector = collect_flows(Arc::clone(&dataplane), Arc::clone(&progress));
-    let node_ips = flags.node_ip.clone();
+    let serve = |address, port| health::serve(address, port, Arc::clone(&progress), Arc::clone(&dataplane));
+    let health = serve(flags.healthz_bind_address, Port::Health);
+    let metrics = serve(flags.metrics_bind_address, Port::Metrics);
+    for absent in dataplane.absent() {
+        progress.missing(absent.program, &absent.reason);
+    }
+    let recorder = runtime::Recorder::new(client.clone(), "beeline-agent", Some(flags.node_name.clone()));
+    let herald = Herald::new(recorder, &flags.node_name);
+    let collector = collect_flows(herald.clone(), Arc::clone(&dataplane), Arc::clone(&progress));
+    let alarms = alarms::watch(herald, Arc::clone(&dataplane), Arc::clone(&progress));
+    let dead_sockets =
+        DeadSockets::start(Arc::clone(&dataplane), Arc::clone(&progress)).context("starting a thread")?;
     let cluster = Cluster {
         node_name: flags.node_name.clone(),
-        node_ips,
-        dataplane,
+        node_ips: flags.node_ip.clone(),
+        uplinks: uplinks.iter().map(|uplink| uplink.ifindex).collect(),
+        node_ports: flags.node_port_addresses().map_err(anyhow::Error::msg)?,
+        dataplane: Arc::clone(&dataplane),
         segment,
-        progress,
-        ranges_changed,
+        progress: Arc::clone(&progress),
+        pods,
+        checks: HealthChecks::new(Arc::clone(&progress)),
+        dead_sockets,
     };
     tokio::select! {
         () = cluster.follow(client, learned) => anyhow::bail!("the watches ended"),
         () = collector => anyhow::bail!("the flow collector ended"),
+        () = alarms => anyhow::bail!("the watch over drops ended"),
         result = health => result.with_context(|| format!("health on {}", flags.healthz_bind_address)),
         result = metrics => result.with_context(|| format!("metrics on {}", flags.metrics_bind_address)),
     }
 }
 
-/// Deletes idle flows, once the tables follow the API.
-async fn collect_flows(dataplane: Arc<Dataplane>, progress: Arc<Progress>) {
-    let mut interval = tokio::time::interval(FLOW_INTERVAL);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+/// Deletes idle flows and lets the flow tables grow, once the tables follow the API. The data plane says when the next pass is worth while.
+async fn collect_flows(herald: Herald, dataplane: Arc<Dataplane>, progress: Arc<Progress>) {
+    let mut pause = FLOW_INTERVAL;
     loop {
-        interval.tick().await;
+        tokio::time::sleep(pause).await;
+        pause = FLOW_INTERVAL;
         if !progress.is_synced() {
             continue;
         }
-        let dataplane = Arc::clone(&dataplane);
-        match tokio::task::spawn_blocking(move || dataplane.collect_flows()).await {
-            Ok(Ok(count)) => progress.flows(count),
+        let collecting = Arc::clone(&dataplane);
+        match tokio::task::spawn_blocking(move || collecting.collect_flows()).await {
+            Ok(Ok(count)) => {
+                pause = count.pause;
+                progress.flows(count);
+                herald.pass_on(dataplane.events(), &progress);
+            }
             Ok(Err(error)) => tracing::warn!(%error, "idle flows"),
             Err(error) => tracing::error!(%error, "idle flows"),
         }
@@ -216,59 +243,4 @@ async fn ended() -> Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// Kernel routes and neighbours of a Beeline cluster's segment.
-struct OwnNetwork {
-    routes: NodeRoutes,
-    neighbours: Neighbours,
-    /// Neighbours that the kernel was asked to keep resolved.
-    managed: BTreeSet<IpAddr>,
-}
-
-impl OwnNetwork {
-    /// Opens the tables and starts the thread that tells the data plane about neighbours.
-    fn open(uplink: &str, dataplane: &Arc<Dataplane>) -> Result<Self> {
-        let mut neighbours = Neighbours::open(uplink)?;
-        let mut watch = neighbours.watch()?;
-        for (address, mac) in neighbours.known()? {
-            dataplane.set_neighbour(address, Some(mac));
-        }
-        let (dataplane, mut again) = (Arc::clone(dataplane), Neighbours::open(uplink)?);
-        let follow = move || {
-            loop {
-                match watch.changes() {
-                    Ok(changes) => {
-                        changes.iter().for_each(|change| dataplane.set_neighbour(change.address, change.mac));
-                    }
-                    Err(error) => {
-                        // Changes were lost (ENOBUFS): read the table anew.
-                        tracing::warn!(%error, "neighbour changes");
-                        for (address, mac) in again.known().unwrap_or_default() {
-                            dataplane.set_neighbour(address, Some(mac));
-                        }
-                        std::thread::sleep(Duration::from_millis(100));
-                    }
-                }
-            }
-        };
-        std::thread::Builder::new().name("neighbours".to_owned()).spawn(follow)?;
-        Ok(Self { routes: NodeRoutes::open()?, neighbours, managed: BTreeSet::new() })
-    }
-}
-
-impl Segment for OwnNetwork {
-    fn follow(&mut self, routes: &BTreeMap<Cidr, Via>, neighbours: &[IpAddr]) {
-        if let Err(error) = self.routes.sync(routes, None) {
-            tracing::error!(%error, "routes to other nodes");
-        }
-        let wanted: BTreeSet<IpAddr> = neighbours.iter().copied().collect();
-        let gone: Vec<IpAddr> = self.managed.difference(&wanted).copied().collect();
-        let new: Vec<IpAddr> = wanted.difference(&self.managed).copied().collect();
-        let done = self.neighbours.forget(&gone).and_then(|()| self.neighbours.manage(&new));
-        match done {
-            Ok(()) => self.managed = wanted,
-            Err(error) => tracing::warn!(%error, "neighbours"),
-        }
-    }
 }

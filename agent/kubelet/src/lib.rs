@@ -6,7 +6,7 @@
 //! everything over from containerd's labels and its own disk; ending the agent touches no container.
 //!
 //! # Limits
-//! Not here yet: pulling images, static pods, CSI and claims, host ports, ephemeral containers, port forwarding, user
+//! Not here yet: pulling images, static pods, CSI and claims, ephemeral containers, port forwarding, user
 //! namespaces, shared process namespaces, grpc probes, in-place resize, eviction, image garbage collection.
 
 pub mod cgroup;
@@ -31,7 +31,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use kube::Api;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector::{Store, reflector, store};
@@ -47,7 +47,7 @@ use pods::admit::Allocatable;
 use pods::workers::Workers;
 
 pub use config::KubeletConfig;
-pub use podnet::{NetPod, PodNetworking};
+pub use podnet::{HostPort, NetPod, PodNetworking};
 pub use tokio_util::sync::CancellationToken;
 
 /// Why the kubelet could not start.
@@ -164,11 +164,23 @@ async fn connect(config: &KubeletConfig) -> Result<(Containerd, String), Kubelet
     }
 }
 
-/// A store of all services, and the work of keeping it.
+/// A store of what pods' environments say of services, and the work of keeping it.
 fn services(client: &kube::Client) -> (Store<Service>, impl Future<Output = ()> + Send + 'static) {
     let (reader, writer) = store();
     let stream = watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
-        .backoff(runtime::Pauses::default());
+        .backoff(runtime::Pauses::default())
+        .modify(|service: &mut Service| {
+            let metadata = std::mem::take(&mut service.metadata);
+            service.metadata.name = metadata.name;
+            service.metadata.namespace = metadata.namespace;
+            service.metadata.resource_version = metadata.resource_version;
+            service.status = None;
+            service.spec = service.spec.take().map(|spec| ServiceSpec {
+                cluster_ip: spec.cluster_ip,
+                ports: spec.ports,
+                ..ServiceSpec::default()
+            });
+        });
     let work = reflector(writer, stream).for_each(|event| async move {
         if let Err(error) = event {
             tracing::debug!(%error, "services cannot be watched now");

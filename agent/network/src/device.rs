@@ -1,6 +1,9 @@
 //! Facts of a network device, by netlink: `/sys` would show the devices of whatever namespace it was mounted in.
 
+use std::net::IpAddr;
+
 use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage, AddressScope};
 use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
 
 use crate::Error;
@@ -35,4 +38,30 @@ pub fn find(name: &str) -> Result<Device, Error> {
         _ => false,
     });
     Ok(Device { index, mac: mac.unwrap_or_default(), mtu: link::mtu(message).ok_or_else(missing)?, veth })
+}
+
+/// Every address of the calling thread's namespace that others can use (scope global), with the index of its device.
+pub fn addresses() -> Result<Vec<(u32, IpAddr)>, Error> {
+    let query = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    let found = Socket::open()?.dump("list addresses", query)?;
+    Ok(found.iter().filter_map(address).collect())
+}
+
+fn address(message: &RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
+    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+    if message.header.scope != AddressScope::Universe {
+        return None;
+    }
+    // On a point-to-point device `Address` is the other end's; IPv6 has no `Local`.
+    let local = message.attributes.iter().find_map(|attribute| match attribute {
+        AddressAttribute::Local(address) => Some(*address),
+        _ => None,
+    });
+    let address = local.or_else(|| {
+        message.attributes.iter().find_map(|attribute| match attribute {
+            AddressAttribute::Address(address) => Some(*address),
+            _ => None,
+        })
+    });
+    Some((message.header.index, address?))
 }

@@ -87,6 +87,13 @@ pub struct Connected {
     id: [u8; 48],
 }
 
+impl Connected {
+    /// A socket as if it had been listed, for callers' tests of their judgement; it cannot be destroyed.
+    pub fn of(peer: SocketAddr, stored: Option<Vec<u8>>) -> Self {
+        Self { peer, stored, family: AddressFamily::INET.as_raw() as u8, id: [0; 48] }
+    }
+}
+
 /// A diagnosis socket of the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Diagnosis {
@@ -138,6 +145,11 @@ impl Diagnosis {
             }
         }
         Ok(false)
+    }
+
+    /// Whether the kernel can destroy UDP sockets, asked by naming one that cannot exist.
+    pub fn can_destroy(&self) -> Result<(), SocketsError> {
+        self.destroy(&Connected::of(SocketAddr::from(([0; 4], 0)), None)).map(drop)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), SocketsError> {

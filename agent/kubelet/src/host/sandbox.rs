@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::{Host, blocking, unsupported};
 use crate::cgroup::qos;
-use crate::podnet::NetPod;
+use crate::podnet::{HostPort, NetPod};
 use crate::pods::state::{Sandbox, host_network, name, namespace, spec, uid};
 use crate::sandbox::files;
 use crate::sandbox::namespaces::{Pins, mount_shm, unmount_below};
@@ -102,7 +102,12 @@ impl Host {
 
 /// The pod as the network knows it.
 pub(crate) fn net_pod(pod: &Pod) -> NetPod {
-    NetPod { uid: uid(pod).into(), namespace: namespace(pod).into(), name: name(pod).into() }
+    NetPod {
+        uid: uid(pod).into(),
+        namespace: namespace(pod).into(),
+        name: name(pod).into(),
+        host_ports: HostPort::of(pod),
+    }
 }
 
 /// Sysctls of the pod. The API server admits only safe ones; those of namespaces that the pod shares with the node

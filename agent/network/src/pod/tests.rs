@@ -379,3 +379,19 @@ fn namespaces_are_found_by_the_processes_of_a_cgroup() {
     let _ = std::fs::remove_dir(&cgroup);
     assert_eq!(found, Some(vec![wanted]), "two processes, one namespace");
 }
+
+#[test]
+fn addresses_of_all_devices_are_listed_with_their_device_and_without_those_of_a_link() {
+    if !is_root() {
+        return;
+    }
+    let host = node("addr");
+    let (found, device) = Netns::open(&host.path())
+        .unwrap()
+        .run(|| (crate::device::addresses().unwrap(), crate::device::find("eth0").unwrap()))
+        .unwrap();
+    let mut texts: Vec<String> = found.iter().map(|(_, address)| address.to_string()).collect();
+    texts.sort();
+    assert_eq!(texts, ["172.31.88.2", "fd31:88::2"], "no loopback, no link-local address");
+    assert!(found.iter().all(|(index, _)| *index == device.index));
+}
