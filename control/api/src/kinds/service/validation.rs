@@ -288,6 +288,13 @@ pub fn validate_transition(new: &Value, old: &Value) -> Vec<FieldError> {
     if needs_cluster_ip(new) && needs_cluster_ip(old) {
         stays(&new_spec, &old_spec, "ipFamilies", "ipFamily", &mut errors);
     }
+    let health_port = |spec: &At<'_>| spec.integer("healthCheckNodePort").unwrap_or(0);
+    if needs_health_check_node_port(new)
+        && needs_health_check_node_port(old)
+        && health_port(&new_spec) != health_port(&old_spec)
+    {
+        errors.push(new_spec.forbidden("healthCheckNodePort", metadata::IMMUTABLE));
+    }
     let balanced = [new, old]
         .iter()
         .all(|service| service.pointer("/spec/type").is_some_and(|kind| kind == "LoadBalancer"));
@@ -473,6 +480,27 @@ mod tests {
                 "spec.ipFamilyPolicy: Invalid value: \"PreferDualStack\": must be set to 'SingleStack' when releasing the secondary clusterIP",
             ],
         );
+    }
+
+    #[test]
+    fn the_health_check_port_stays_while_it_is_needed() {
+        let service = |policy: &str, port: u16| {
+            json!({"spec": {
+                "type": "LoadBalancer", "clusterIPs": ["10.0.0.1"], "externalTrafficPolicy": policy, "healthCheckNodePort": port
+            }})
+        };
+        let check = |new: Value, old: Value, expected: &[&str]| {
+            let errors = validate_transition(&new, &old);
+            assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), expected);
+        };
+        check(service("Local", 30001), service("Local", 30001), &[]);
+        check(
+            service("Local", 30002),
+            service("Local", 30001),
+            &["spec.healthCheckNodePort: Forbidden: field is immutable"],
+        );
+        check(service("Cluster", 0), service("Local", 30001), &[]);
+        check(service("Local", 30002), service("Cluster", 0), &[]);
     }
 
     #[test]
