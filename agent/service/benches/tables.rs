@@ -4,14 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a bench ends at the first surprise")]
 
 use std::hint::black_box;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use service::maglev::{self, Member};
 use service::{NodeFacts, Tables};
 
 const NODES: u32 = 500;
+/// Variable that tells a child which footprint to take: services and endpoints of each.
+const FOOTPRINT: &str = "BEELINE_BENCH_FOOTPRINT";
 
 fn service(number: u32) -> Service {
     let address = format!("10.{}.{}.{}", 96 + (number >> 16), number >> 8 & 255, number & 255);
@@ -132,8 +136,36 @@ fn one_change(services: u32, endpoints: u32, of: u32) {
     );
 }
 
+/// Filling a table of the size that the number of members asks for.
+fn maglev_table(count: u16) {
+    let member = |number: u16| Member {
+        address: [10, 244, (number >> 8) as u8, number as u8].into(),
+        port: 8080,
+        weight: 1,
+    };
+    let members: Vec<Member> = (0..count).map(member).collect();
+    let cells = maglev::size(members.len(), 0, None);
+    let rounds = 50;
+    let begun = Instant::now();
+    for _ in 0..rounds {
+        black_box(maglev::table(black_box(&members), cells));
+    }
+    println!("Maglev table of {cells} cells for {count} members: {:.0?}", begun.elapsed() / rounds);
+}
+
 fn main() {
-    footprint(5_000, 50);
-    footprint(10_000, 3);
+    // What a process has freed stays resident: each footprint is taken in a process of its own.
+    if let Ok(which) = std::env::var(FOOTPRINT) {
+        let (services, endpoints) = which.split_once(' ').unwrap();
+        return footprint(services.parse().unwrap(), endpoints.parse().unwrap());
+    }
+    for which in ["5000 50", "10000 3"] {
+        let status = Command::new(std::env::current_exe().unwrap()).env(FOOTPRINT, which).status();
+        assert!(status.unwrap().success());
+    }
     one_change(10_000, 3, 50);
+    one_change(5_000, 50, 50);
+    for count in [3, 10, 40, 50, 160, 1_000] {
+        maglev_table(count);
+    }
 }

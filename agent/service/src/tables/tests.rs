@@ -1,159 +1,21 @@
 //! Event sequences against the published tables. A model of the tables applies each difference, so that what is checked is the state
 //! that packets would see, and every difference is checked to be minimal.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+mod addresses;
+mod balancing;
+mod host_ports;
+mod lifecycle;
+mod model;
+mod sequences;
 
-use expect_test::{Expect, expect};
+use expect_test::expect;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::{
-    Backend, BackendState, Family, Frontend, FrontendAddress, FrontendKey, LearnedService, ServiceRow,
-};
-use abi::service::flags;
-
-/// The tables as a data plane would hold them.
-#[derive(Default)]
-struct Model {
-    backends: BTreeMap<(Family, u32), Backend>,
-    services: BTreeMap<u32, ServiceRow>,
-    frontends: BTreeMap<FrontendKey, Frontend>,
-    problems: Vec<String>,
-}
-
-fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, row: Option<V>) {
-    match row {
-        Some(row) => drop(map.insert(key, row)),
-        None => assert!(map.remove(&key).is_some(), "removed a row that was not there"),
-    }
-}
-
-impl Model {
-    /// Applies in the order of the publication rule.
-    fn apply(&mut self, diff: Diff) {
-        let (written, removed): (Vec<_>, Vec<_>) =
-            diff.backends.into_iter().partition(|(_, _, row)| row.is_some());
-        for (family, index, row) in written {
-            set(&mut self.backends, (family, index), row);
-        }
-        let (rows, cleared): (Vec<_>, Vec<_>) = diff.services.into_iter().partition(|(_, row)| row.is_some());
-        for (id, row) in rows {
-            set(&mut self.services, id, row);
-        }
-        for (key, row) in diff.frontends {
-            set(&mut self.frontends, key, row);
-        }
-        for (id, row) in cleared {
-            set(&mut self.services, id, row);
-        }
-        for (family, index, row) in removed {
-            set(&mut self.backends, (family, index), row);
-        }
-        self.problems.extend(diff.problems.iter().map(Problem::to_string));
-    }
-
-    fn text(&self) -> String {
-        let mut lines = Vec::new();
-        for (key, frontend) in &self.frontends {
-            let row = &self.services[&frontend.service];
-            let run = |indexes: &[u32]| {
-                let one = |index: &u32| {
-                    let backend = &self.backends[&(key.address.family(), *index)];
-                    let mark = |on: bool, text: &'static str| if on { text } else { "" };
-                    format!(
-                        "{}:{}{}{}{}",
-                        backend.address,
-                        backend.port,
-                        mark(backend.state == BackendState::Terminating, "(terminating)"),
-                        mark(backend.local, "(local)"),
-                        mark(backend.host, "(host)")
-                    )
-                };
-                indexes.iter().map(one).collect::<Vec<_>>().join(" ")
-            };
-            let mut line = format!("{key} -> [{}]", run(&row.cluster));
-            if row.flags & (flags::INTERNAL_LOCAL | flags::EXTERNAL_LOCAL) != 0 {
-                line += &format!(" local [{}]", run(&row.local));
-            }
-            if frontend.external {
-                line += " external";
-            }
-            lines.push(line);
-        }
-        lines.extend(self.problems.iter().map(|problem| format!("! {problem}")));
-        if lines.is_empty() { "nothing\n".to_owned() } else { lines.join("\n") + "\n" }
-    }
-}
-
-fn service(name: &str, spec: Value) -> Service {
-    serde_json::from_value(json!({"metadata": {"namespace": "ns", "name": name}, "spec": spec})).unwrap()
-}
-
-fn slice(name: &str, owner: &str, family: &str, port: i32, endpoints: Value) -> EndpointSlice {
-    serde_json::from_value(json!({
-        "metadata": {"namespace": "ns", "name": name, "labels": {"kubernetes.io/service-name": owner}},
-        "addressType": family, "ports": [{"name": "", "port": port}], "endpoints": endpoints
-    }))
-    .unwrap()
-}
-
-fn two_endpoints() -> Value {
-    json!([{"addresses": ["10.244.0.5"], "nodeName": "here"}, {"addresses": ["10.244.1.6"], "nodeName": "there"}])
-}
-
-struct Fixture {
-    tables: Tables,
-    model: Model,
-    now: u64,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let mut fixture = Self { tables: Tables::new("here"), model: Model::default(), now: 0 };
-        let nodes = [
-            NodeFacts { name: "here".into(), number: 1, addresses: vec!["172.30.0.11".parse().unwrap()] },
-            NodeFacts { name: "there".into(), number: 2, addresses: vec!["172.30.0.12".parse().unwrap()] },
-        ];
-        let diff = fixture.tables.set_nodes(&nodes, "", 0);
-        assert!(diff.is_empty());
-        fixture
-    }
-
-    fn started() -> Self {
-        let mut fixture = Self::new();
-        let diff = fixture.tables.start(0);
-        assert!(diff.is_empty());
-        fixture
-    }
-
-    fn service(&mut self, name: &str, spec: Value) -> usize {
-        let diff = self.tables.service_applied(&service(name, spec), self.now);
-        self.take(diff)
-    }
-
-    fn slice(&mut self, name: &str, owner: &str, endpoints: Value) -> usize {
-        let diff = self.tables.slice_applied(&slice(name, owner, "IPv4", 8080, endpoints), self.now);
-        self.take(diff)
-    }
-
-    /// Applies a difference and returns how many rows it touched.
-    fn take(&mut self, diff: Diff) -> usize {
-        let rows = diff.backends.len() + diff.services.len() + diff.frontends.len();
-        self.model.apply(diff);
-        rows
-    }
-
-    #[track_caller]
-    fn check(&self, expected: Expect) {
-        expected.assert_eq(&self.model.text());
-    }
-}
-
-fn cluster_ip(address: &str) -> Value {
-    json!({"clusterIP": address, "clusterIPs": [address], "ports": [{"port": 80}]})
-}
+use crate::{Family, Frontend, FrontendAddress, FrontendKey, LearnedService, ServiceRow};
+use model::{Fixture, Model, cluster_ip, service, slice, two_endpoints};
 
 #[test]
 fn a_service_answers_on_all_its_addresses_in_both_families() {
@@ -170,8 +32,8 @@ fn a_service_answers_on_all_its_addresses_in_both_families() {
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080]
         203.0.113.7:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] external
         [fd00:10:96::a]:80/TCP -> [fd00:10:244::5:8080(local)]
-        nodePort:30080/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] external
-        nodePort6:30080/TCP -> [fd00:10:244::5:8080(local)] external
+        nodePort:30080/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] external node-port
+        nodePort6:30080/TCP -> [fd00:10:244::5:8080(local)] external node-port
     "#]]);
 }
 
@@ -230,7 +92,7 @@ fn local_policies_have_their_own_set() {
     fixture.check(expect![[r#"
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)]
         10.96.0.11:80/TCP -> [10.244.1.6:8080] local []
-        nodePort:30080/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)] external
+        nodePort:30080/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)] external node-port
     "#]]);
 }
 
@@ -271,7 +133,7 @@ fn numbers_stay_while_addresses_and_ports_change() {
     assert_eq!(fixture.model.backends, backends);
     fixture.check(expect![[r#"
         10.96.0.10:81/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080]
-        nodePort:30081/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] external
+        nodePort:30081/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] external node-port
     "#]]);
 }
 
@@ -359,19 +221,7 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
         before.slice(&format!("{name}-1"), name, two_endpoints());
     }
     let model = before.model;
-    let members = |row: &ServiceRow| {
-        let row = row.cluster.iter().map(|index| (*index, model.backends[&(Family::V4, *index)]));
-        row.map(|(index, backend)| (Family::V4, index, backend.address, backend.port)).collect()
-    };
-    let learned = Learned {
-        frontends: model.frontends.iter().map(|(key, frontend)| (*key, frontend.service)).collect(),
-        services: model
-            .services
-            .iter()
-            .map(|(id, row)| LearnedService { id: *id, backends: members(row), maglev: [0; 2] })
-            .collect(),
-        ..Learned::default()
-    };
+    let learned = model.learned();
 
     let mut after = Fixture::new();
     after.tables.adopt(learned);
@@ -390,7 +240,7 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
     };
     let (b, c) = (frontend(&model, "10.96.0.11"), frontend(&model, "10.96.0.12"));
     let (rows_b, rows_c) = (model.services[&b.unwrap()].clone(), model.services[&c.unwrap()].clone());
-    after.model = model;
+    after.model = Model { adopted: true, ..model };
     let diff = after.tables.start(0);
     after.take(diff);
     assert_eq!((frontend(&after.model, "10.96.0.11"), frontend(&after.model, "10.96.0.12")), (b, c));
@@ -406,7 +256,7 @@ fn a_restart_keeps_numbers_and_removes_only_what_is_gone() {
         10.96.0.11:80/TCP -> [10.244.1.6:8080 10.244.1.9:8080]
         10.96.0.12:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080]
         10.96.0.13:80/TCP -> []
-        nodePort:30080/TCP -> [10.244.1.6:8080 10.244.1.9:8080] external
+        nodePort:30080/TCP -> [10.244.1.6:8080 10.244.1.9:8080] external node-port
     "#]]);
 }
 
