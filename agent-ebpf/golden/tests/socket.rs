@@ -281,7 +281,8 @@ fn bind(tcp: bool, addr: IpAddr, port: u16) -> io::Result<u16> {
 #[test]
 fn nothing_binds_a_node_port() {
     with_node(|mut node| {
-        let any = |six| IpAddr::from(if six { [0; 16].into() } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) });
+        let any =
+            |six| if six { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
         for six in [false, true] {
             node.service_of(six, "node:30080/tcp -> 10.244.2.9:80");
             node.service_of(six, "host-port node:8080/tcp -> 10.244.2.9:80");

@@ -43,7 +43,7 @@ pub fn choose<F: Family, T: Tables<F>>(
 /// A position in the run by chance: multiply-shift instead of a division.
 #[inline(always)]
 fn draw<T: Common>(tables: T, run: Run) -> u32 {
-    (u64::from(tables.random()) * u64::from(run.count()) >> 32) as u32
+    ((u64::from(tables.random()) * u64::from(run.count())) >> 32) as u32
 }
 
 /// The backend index at a position of the run.

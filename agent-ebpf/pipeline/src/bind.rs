@@ -4,10 +4,9 @@
 use abi::{
     Port, Proto,
     frontend::{SCOPE_NODE_PORT, flags},
-    route::node_flags,
 };
 
-use crate::{family::Family, tables::Tables};
+use crate::{family::Family, service, tables::Tables};
 
 /// Whether a socket in the network namespace with the cookie `netns` may be bound to the address and port. Only the node's own
 /// namespace has node ports, and only on its addresses that serve them, on loopback and on the unspecified address, which is all of
@@ -24,12 +23,8 @@ pub fn allowed<F: Family, T: Tables<F>>(
         return true;
     }
     let key = F::frontend_key(F::UNSPECIFIED, port, proto, SCOPE_NODE_PORT);
-    if !tables.frontend(&key).is_some_and(|frontend| frontend.flags & flags::NODE_PORT != 0) {
-        return true;
-    }
-    let wanted = node_flags::LOCAL | node_flags::NODE_PORT;
-    let served = addr == F::UNSPECIFIED
-        || F::is_loopback(addr)
-        || tables.node(addr).is_some_and(|node| node.flags & wanted == wanted);
-    !served
+    let node_port = tables.frontend(&key).is_some_and(|row| row.flags & flags::NODE_PORT != 0);
+    let served =
+        addr == F::UNSPECIFIED || F::is_loopback(addr) || service::has_node_ports::<F, T>(tables, addr);
+    !(node_port && served)
 }

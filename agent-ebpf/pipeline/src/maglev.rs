@@ -27,7 +27,7 @@ pub fn position<F: Family, T: Tables<F>>(
         return None;
     }
     let hash = hash::<F>(tables.config().maglev_seed, tuple, service.flags & flags::AFFINITY != 0);
-    let cell = (u64::from(hash) * u64::from(table.count()) >> 32) as u32;
+    let cell = ((u64::from(hash) * u64::from(table.count())) >> 32) as u32;
     let line = table.base().wrapping_add(cell / CELLS_PER_LINE);
     let position = u32::from(tables.cell(line, cell % CELLS_PER_LINE)?);
     // A torn publication must not lead out of the run.

@@ -118,10 +118,10 @@ fn outside<F: Family, T: Tables<F>>(
     }
     let served = if F::is_loopback(addr) {
         reach as u8 == Reach::Loopback as u8
+    } else if reach as u8 == Reach::AnyNode as u8 {
+        tables.node(addr).is_some()
     } else {
-        let own = node_flags::LOCAL | node_flags::NODE_PORT;
-        let wanted = if reach as u8 == Reach::AnyNode as u8 { 0 } else { own };
-        tables.node(addr).is_some_and(|node| node.flags & wanted == wanted)
+        has_node_ports::<F, T>(tables, addr)
     };
     if !served {
         return Lookup::NotOurs;
@@ -130,6 +130,13 @@ fn outside<F: Family, T: Tables<F>>(
         Some(frontend) => found(frontend),
         None => Lookup::NotOurs,
     }
+}
+
+/// Whether the address is this node's and serves node ports.
+#[inline(always)]
+pub fn has_node_ports<F: Family, T: Tables<F>>(tables: T, addr: F::Addr) -> bool {
+    let wanted = node_flags::LOCAL | node_flags::NODE_PORT;
+    tables.node(addr).is_some_and(|node| node.flags & wanted == wanted)
 }
 
 #[inline(always)]
