@@ -40,6 +40,14 @@ pub(crate) fn with_tests() -> Result<()> {
     echo()
 }
 
+/// Builds what measures, and what it measures against.
+pub(crate) fn benchmark() -> Result<()> {
+    setup::ensure()?;
+    bpf_object()?;
+    shell::run(cargo().args(["--release", "--package", "perf"]))?;
+    echo()
+}
+
 fn programs(profile: Profile) -> Result<()> {
     let mut build = cargo();
     build.args(["--package", "beeline-control", "--package", "beeline-agent", "--package", "perf"]);

@@ -114,7 +114,9 @@ fn memory(map: &MapSpec) -> String {
         MapKind::MappedArray => pad(map.value_size),
         MapKind::PerCpuArray => return format!("{} per CPU", size(pad(map.value_size) * map.entries)),
         // Not preallocated: a node has 24 bytes before the address, and each range may need an inner node.
-        MapKind::LpmTrie => return format!("up to {}", size((pad(map.key_size) + 24 + pad(map.value_size)) * map.entries)),
+        MapKind::LpmTrie => {
+            return format!("up to {}", size((pad(map.key_size) + 24 + pad(map.value_size)) * map.entries));
+        }
         MapKind::SocketStorage => return "per socket".to_owned(),
     };
     size(bytes * map.entries)

@@ -51,6 +51,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 600)]
         seconds: u32,
     },
+    /// Measure: services against their peers on this machine, or the agent on a cluster with many services.
+    Bench(BenchArgs),
     /// Renew the tables in documents that are made from code.
     Codegen {
         /// Only say what is stale.
@@ -162,6 +164,44 @@ pub(crate) struct TestArgs {
     /// Scenarios under load run at the load of the goals instead of a moderate one.
     #[arg(long)]
     pub(crate) full: bool,
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct BenchArgs {
+    #[command(subcommand)]
+    pub(crate) scale: Option<BenchScale>,
+    /// A smoke of every case: its figures say nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Directory for the results (JSON lines) and the report (HTML and Markdown); `target/bench` if not given.
+    #[arg(long)]
+    pub(crate) out: Option<std::path::PathBuf>,
+    /// Further arguments of `perf suite`.
+    #[arg(last = true)]
+    pub(crate) arguments: Vec<String>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum BenchScale {
+    /// A development cluster with many services: full sync, changes, memory and CPU of one agent.
+    Scale {
+        /// `SERVICESxENDPOINTS`, for example `10000x3`. Repeat it for more; by default 10000x3 and 5000x50.
+        #[arg(long = "case", value_parser = parse_size)]
+        cases: Vec<(usize, usize)>,
+        /// Run what is built, and build nothing.
+        #[arg(long)]
+        no_build: bool,
+    },
+}
+
+fn parse_size(text: &str) -> Result<(usize, usize), String> {
+    let numbers =
+        text.split_once('x').and_then(|(one, other)| Some((one.parse().ok()?, other.parse().ok()?)));
+    match numbers {
+        Some((services @ 1..=60_000, endpoints @ 1..=100)) => Ok((services, endpoints)),
+        _ => Err(format!("`{text}` is not SERVICESxENDPOINTS (up to 60000 and 100)")),
+    }
 }
 
 /// A group of tests.

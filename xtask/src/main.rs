@@ -2,6 +2,7 @@
 //!
 //! It drives real programs (cargo, ip, containerd, kubectl) and holds no logic of the product.
 
+mod bench;
 mod build;
 mod cluster;
 mod codegen;
@@ -46,6 +47,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         Command::Node { name, command } => return cluster::enter_node(&name, &command),
         Command::Image(Image::Load { source }) => cluster::images::load(&source)?,
         Command::Test(args) => return test::run(&args),
+        Command::Bench(args) => bench::run(&args)?,
         Command::Fuzz { seconds } => fuzz::run(seconds)?,
         Command::Codegen { check } => codegen::run(check)?,
         Command::Tidy => tidy::run()?,

@@ -8,6 +8,7 @@ mod crashes;
 mod kubectl_commands;
 mod kubectl_streams;
 mod no_rules;
+mod ports_run_out;
 mod rollout;
 mod services;
 mod soak;
@@ -36,6 +37,7 @@ const SCENARIOS: &[Scenario] = &[
     ("twenty-pods", twenty_pods::run),
     ("crashes", crashes::run),
     ("zero-loss", zero_loss::run),
+    ("ports-run-out", ports_run_out::run),
 ];
 
 /// What takes the place of a scenario of the same name with `--full`.

@@ -1,6 +1,6 @@
 //! `perf soak` as a client of a scenario: long connections, short ones and datagrams while something happens, and what may be lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Lines};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -112,7 +112,8 @@ struct Long {
     broken: u64,
     wrong: u64,
     longest_ms: f64,
-    broken_by_pod: std::collections::BTreeMap<String, u64>,
+    broken_by_pod: BTreeMap<String, u64>,
+    pods: BTreeMap<String, u64>,
 }
 
 #[derive(Deserialize)]
@@ -127,7 +128,7 @@ struct Udp {
     sent: u64,
     answered: u64,
     wrong: u64,
-    lost_by_pod: std::collections::BTreeMap<String, u64>,
+    lost_by_pod: BTreeMap<String, u64>,
 }
 
 impl Totals {
@@ -152,7 +153,7 @@ impl Totals {
     /// Fails unless everything was answered, but for what was on its way to a pod of `killed`.
     pub(super) fn judge(&self, killed: &BTreeSet<String>) -> Result<()> {
         let Counts { long, short, udp } = &self.counts;
-        let lost = |by_pod: &std::collections::BTreeMap<String, u64>| {
+        let lost = |by_pod: &BTreeMap<String, u64>| {
             by_pod.iter().filter(|(pod, _)| !killed.contains(*pod)).map(|(_, count)| count).sum::<u64>()
         };
         let excused = long.broken - lost(&long.broken_by_pod);
@@ -175,9 +176,23 @@ impl Totals {
         Ok(())
     }
 
-    /// How many long connections could not be opened or broke.
-    pub(super) fn failed_long(&self) -> u64 {
-        self.counts.long.connects_failed + self.counts.long.broken + self.counts.long.unanswered
+    /// Fails unless some long connections were made, some were not, and none of those that were made broke.
+    pub(super) fn only_waited(&self) -> Result<()> {
+        let Long { answers, broken, wrong, .. } = self.counts.long;
+        let made: u64 = self.counts.long.pods.values().sum();
+        if answers == 0 || broken + wrong > 0 || made >= self.counts.long.connects {
+            bail!("{}: {made} connections were made: {}", self.name, self.text);
+        }
+        Ok(())
+    }
+
+    /// Fails unless every connection was made and answered; datagrams do not count.
+    pub(super) fn all_connected(&self) -> Result<()> {
+        let Counts { long, short, .. } = &self.counts;
+        if long.answers == 0 || short.ok == 0 || long.connects_failed + long.broken + short.failed > 0 {
+            bail!("{}: {}", self.name, self.text);
+        }
+        Ok(())
     }
 }
 
@@ -189,7 +204,7 @@ mod tests {
 
     fn totals(change: impl FnOnce(&mut Value)) -> Totals {
         let mut text = json!({
-            "long": {"connects": 3, "connects_failed": 0, "answers": 9, "unanswered": 0, "broken": 0, "wrong": 0, "longest_ms": 1.0, "broken_by_pod": {}},
+            "long": {"connects": 3, "connects_failed": 0, "answers": 9, "unanswered": 0, "broken": 0, "wrong": 0, "longest_ms": 1.0, "broken_by_pod": {}, "pods": {"a": 3}},
             "short": {"ok": 5, "failed": 0, "slow": 0},
             "udp": {"sent": 7, "answered": 7, "wrong": 0, "lost_by_pod": {}},
         });

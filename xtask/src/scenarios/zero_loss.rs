@@ -205,13 +205,13 @@ fn endpoints_change(plan: &Plan) -> Result<BTreeSet<String>> {
 fn table_grows(plan: &Plan) -> Result<BTreeSet<String>> {
     let entry = plan.nodes().remove(0);
     restart_with(plan, &entry, &["--layout-salt", "2", "--flow-entries", SMALL_TABLE])?;
-    let small = agent::metric(&entry, "beeline_flow_capacity")?;
+    let small = agent::metric(&entry, "beeline_flow_table_entries")?;
     let targets: Vec<SocketAddr> = entry.addresses.map(|address| (address, 30190).into()).to_vec();
     let crowd =
         Client { name: "the crowd", place: traffic::client(), namespace: None, tcp: &targets, udp: &targets };
     let soak = Soak::start(plan, &crowd, CROWD)?;
     let grown =
-        eventually(Duration::from_secs(60), || match agent::metric(&entry, "beeline_flow_capacity")? {
+        eventually(Duration::from_secs(60), || match agent::metric(&entry, "beeline_flow_table_entries")? {
             now if now > small => Ok(now),
             now => bail!("the flow table has room for {now} entries still"),
         });
