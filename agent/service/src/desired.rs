@@ -138,6 +138,24 @@ fn backend(candidate: &Candidate, places: &Places) -> Backend {
     }
 }
 
+/// Backends of an earlier process of which nothing is known but where they are, as members of the cluster set.
+pub fn remembered(endpoints: impl Iterator<Item = (IpAddr, u16)>, places: &Places) -> Vec<Wanted> {
+    let backend = |(address, port)| Backend {
+        address,
+        port,
+        state: BackendState::Ready,
+        node: 0,
+        local: places.is_own_address(&address),
+        host: places.is_node_address(&address),
+        weight: 1,
+    };
+    let mut members: Vec<Wanted> = endpoints
+        .map(|endpoint| Wanted { backend: backend(endpoint), cluster: true, local: false })
+        .collect();
+    members.sort_unstable_by_key(|wanted| (wanted.backend.address, wanted.backend.port));
+    members
+}
+
 /// The frontends of one port. An address that is listed twice counts as what upstream's rules look at first: cluster IP, then external
 /// IP, then load balancer.
 fn frontends(

@@ -86,6 +86,8 @@ pub struct Places {
     /// Numbers for backend rows by name.
     row_numbers: HashMap<String, u16>,
     addresses: HashSet<IpAddr>,
+    /// Those of them that are this node's.
+    own_addresses: HashSet<IpAddr>,
     nodes: Words,
     /// Numbers for backend rows by number of the name.
     node_rows: Vec<u16>,
@@ -104,6 +106,7 @@ impl Places {
             zone: String::new(),
             row_numbers: HashMap::new(),
             addresses: HashSet::new(),
+            own_addresses: HashSet::new(),
             nodes: Words::default(),
             node_rows: vec![0],
             here: NONE,
@@ -166,6 +169,11 @@ impl Places {
         self.addresses.contains(address)
     }
 
+    /// Whether an address is this node's.
+    pub fn is_own_address(&self, address: &IpAddr) -> bool {
+        self.own_addresses.contains(address)
+    }
+
     /// The nodes of the cluster, and the zone of this one.
     pub fn set_nodes(&mut self, nodes: &[NodeFacts], zone: &str) -> Moved {
         let mut moved = Moved::default();
@@ -175,6 +183,8 @@ impl Places {
             moved.addresses = addresses.symmetric_difference(&self.addresses).copied().collect();
             self.addresses = addresses;
         }
+        let own = nodes.iter().filter(|node| node.name == self.name);
+        self.own_addresses = own.flat_map(|node| node.addresses.iter().copied()).collect();
         let same = nodes.len() == self.row_numbers.len()
             && nodes.iter().all(|node| self.row_numbers.get(&node.name) == Some(&node.number));
         if !same {

@@ -52,8 +52,15 @@ pub struct Desired {
     pub ranges: Vec<Range>,
     /// Backends by address and port, each once.
     pub members: Vec<Wanted>,
-    /// Whether the last backends stay when there should be none.
+    /// Whether the last backends stay when there should be none, those of an earlier process too.
     pub keeps_last: bool,
+}
+
+impl Desired {
+    /// Whether there is no endpoint at all.
+    pub fn is_empty(&self) -> bool {
+        !self.members.iter().any(|wanted| wanted.cluster)
+    }
 }
 
 /// A backend in the tables.
@@ -135,7 +142,7 @@ impl Published {
         let mut changed = !self.written
             || (self.flags, self.affinity_s, self.maglev_size)
                 != (desired.flags, desired.affinity_s, desired.maglev_size);
-        if desired.keeps_last && had && !desired.members.iter().any(|wanted| wanted.cluster) {
+        if desired.keeps_last && had && desired.is_empty() {
             shortfall.kept_last = true;
         } else {
             changed |= self.exchange(desired, ids, inherited, now_ms, diff, &mut shortfall);

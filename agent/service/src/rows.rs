@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use crate::claims::Claims;
 use crate::ids::Ids;
 use crate::learned::{Inheritance, Learned, LearnedService};
+use crate::places::Places;
 use crate::published::{Desired, Published};
 use crate::source_ranges::Range;
-use crate::{Diff, Family, FrontendKey, ObjectKey, Problem};
+use crate::{Diff, Family, FrontendKey, ObjectKey, Problem, desired};
 
 /// A frontend that somebody wants and another service has.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Rows {
         owner: &ObjectKey,
         ports: &mut Vec<Published>,
         desired: Vec<Desired>,
+        places: &Places,
         now_ms: u64,
         diff: &mut Diff,
     ) {
@@ -84,7 +86,7 @@ impl Rows {
         }
         ports.reserve_exact(desired.len());
         for (published, desired) in matched.into_iter().zip(desired) {
-            ports.extend(self.publish(owner, published, desired, now_ms, diff));
+            ports.extend(self.publish(owner, published, desired, places, now_ms, diff));
         }
     }
 
@@ -93,7 +95,8 @@ impl Rows {
         &mut self,
         owner: &ObjectKey,
         published: Option<Published>,
-        desired: Desired,
+        mut desired: Desired,
+        places: &Places,
         now_ms: u64,
         diff: &mut Diff,
     ) -> Option<Published> {
@@ -118,12 +121,16 @@ impl Rows {
                 Published::new(learned.id, desired.identity.clone(), desired.number, learned.maglev)
             }
         };
+        let remember = desired.keeps_last && desired.is_empty() && !inherited.is_empty();
+        if remember {
+            desired.members = desired::remembered(inherited.keys().copied(), places);
+        }
         let ids = &mut self.backend_ids[desired.identity.family as usize];
         let shortfall = published.step(&desired, ids, &mut inherited, now_ms, diff);
         for ((address, _), index) in inherited {
             self.bury(address.into(), index, now_ms, diff);
         }
-        if shortfall.kept_last {
+        if shortfall.kept_last || remember {
             let message = "none left; the last known ones are kept for the API server's own service";
             diff.problems.push(problem("endpoints", message.to_owned()));
         }

@@ -243,7 +243,7 @@ impl Tables {
                     local_endpoints: desired::local_endpoints(&entry.slices, &self.places),
                 });
             }
-            self.rows.settle(key, &mut entry.ports, ports, now_ms, diff);
+            self.rows.settle(key, &mut entry.ports, ports, &self.places, now_ms, diff);
             if *entry.addresses != *addresses {
                 self.vips.exchange(&entry.addresses, &addresses, &self.places, diff);
                 entry.addresses = addresses.into();
@@ -268,7 +268,7 @@ impl Tables {
         let Some(pod) = self.pods.get_mut(key) else { return };
         if self.started {
             let ports = host_port::ports(key, &pod.wanted, &self.places, &mut diff.problems);
-            self.rows.settle(key, &mut pod.ports, ports, now_ms, diff);
+            self.rows.settle(key, &mut pod.ports, ports, &self.places, now_ms, diff);
         }
         if pod.wanted.is_empty() {
             self.pods.remove(key);

@@ -139,21 +139,18 @@ fn numbers_stay_while_addresses_and_ports_change() {
 
 #[test]
 fn labels_that_hand_a_service_to_another_proxy_take_it_out_and_back() {
-    let mut fixture = Fixture::started();
-    fixture.service("a", cluster_ip("10.96.0.10"));
-    fixture.slice("a-1", "a", two_endpoints());
-    let mut labelled = service("a", cluster_ip("10.96.0.10"));
-    labelled.metadata.labels =
-        Some([("service.kubernetes.io/service-proxy-name".to_owned(), "x".to_owned())].into());
-    let diff = fixture.tables.service_applied(&labelled, 0);
-    fixture.take(diff);
-    fixture.check(expect![[r#"
-        nothing
-    "#]]);
-    fixture.service("a", cluster_ip("10.96.0.10"));
-    fixture.check(expect![[r#"
-        10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080]
-    "#]]);
+    for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
+        let mut fixture = Fixture::started();
+        fixture.service("a", cluster_ip("10.96.0.10"));
+        fixture.slice("a-1", "a", two_endpoints());
+        let before = fixture.model.text();
+        fixture.object(json!({
+            "metadata": {"namespace": "ns", "name": "a", "labels": {label: "x"}}, "spec": cluster_ip("10.96.0.10")
+        }));
+        assert!(fixture.model.is_empty(), "{label}");
+        fixture.service("a", cluster_ip("10.96.0.10"));
+        assert_eq!(fixture.model.text(), before);
+    }
 }
 
 #[test]
@@ -189,16 +186,32 @@ fn the_api_servers_service_never_loses_its_last_backends() {
     kubernetes.metadata.namespace = Some("default".into());
     let diff = fixture.tables.service_applied(&kubernetes, 0);
     fixture.take(diff);
-    let full = own(slice("kubernetes", "kubernetes", "IPv4", 6443, json!([{"addresses": ["172.30.0.2"]}])));
+    let full = own(slice("kubernetes", "kubernetes", "IPv4", 6443, json!([{"addresses": ["172.30.0.12"]}])));
     let diff = fixture.tables.slice_applied(&full, 0);
     fixture.take(diff);
     let empty = own(slice("kubernetes", "kubernetes", "IPv4", 6443, json!([])));
     let diff = fixture.tables.slice_applied(&empty, 0);
     assert_eq!(fixture.take(diff), 0);
-    fixture.check(expect![[r#"
-        10.96.0.1:80/TCP -> [172.30.0.2:6443]
+    let kept = expect![[r#"
+        10.96.0.1:80/TCP -> [172.30.0.12:6443(host)]
         ! default/kubernetes: endpoints: none left; the last known ones are kept for the API server's own service
-    "#]]);
+    "#]];
+    kept.assert_eq(&fixture.model.text());
+
+    // A restart at this moment keeps them too.
+    let model = Model { problems: Vec::new(), ..fixture.model };
+    let mut after = Fixture::new();
+    after.tables.adopt(model.learned());
+    after.tables.slice_applied(&empty, 0);
+    after.tables.service_applied(&kubernetes, 0);
+    after.model = Model { adopted: true, ..model.clone() };
+    let diff = after.tables.start(0);
+    after.take(diff);
+    assert_eq!(after.model.backends.keys().collect::<Vec<_>>(), model.backends.keys().collect::<Vec<_>>());
+    kept.assert_eq(&after.model.text());
+    let other = own(slice("kubernetes", "kubernetes", "IPv4", 6443, json!([{"addresses": ["172.30.0.11"]}])));
+    let diff = after.tables.slice_applied(&other, 0);
+    assert_eq!(after.take(diff), 3);
 }
 
 #[test]

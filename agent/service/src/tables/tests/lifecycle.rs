@@ -1,6 +1,7 @@
 //! Services that change what they are: type, ports, families, labels. What stays the same keeps its numbers.
 
 use super::*;
+use abi::service::flags;
 
 /// Ids of the frontends, by their texts.
 fn ids(fixture: &Fixture) -> Vec<(String, u32)> {
@@ -113,6 +114,38 @@ fn a_service_goes_through_all_types_and_comes_back() {
     "#]].assert_eq(&texts);
     fixture.delete("a");
     assert!(fixture.model.is_empty());
+}
+
+#[test]
+fn each_policy_has_its_flag_and_one_of_them_a_local_run() {
+    // Policies, whether there is a node port; flags, and whether the local endpoint stands in a local run.
+    let (internal, external) = (flags::INTERNAL_LOCAL, flags::EXTERNAL_LOCAL);
+    for (internal_policy, external_policy, node_port, expected) in [
+        ("Cluster", "Cluster", true, 0),
+        ("Local", "Cluster", true, internal),
+        ("Cluster", "Local", true, external),
+        ("Local", "Local", true, internal | external),
+        ("Local", "Cluster", false, internal),
+        // externalTrafficPolicy of a Service that nobody reaches from outside means nothing.
+        ("Cluster", "Local", false, 0),
+    ] {
+        let mut fixture = Fixture::started();
+        fixture.slice("a-1", "a", two_endpoints());
+        let mut spec = cluster_ip("10.96.0.10");
+        spec["internalTrafficPolicy"] = json!(internal_policy);
+        spec["externalTrafficPolicy"] = json!(external_policy);
+        if node_port {
+            spec["ports"][0]["nodePort"] = json!(30_080);
+        }
+        fixture.service("a", spec);
+        let row = fixture.model.services.values().next().unwrap();
+        let found = (row.flags, row.cluster.len(), row.local.len());
+        assert_eq!(
+            found,
+            (expected, 2, usize::from(expected != 0)),
+            "{internal_policy} {external_policy} {node_port}"
+        );
+    }
 }
 
 #[test]
