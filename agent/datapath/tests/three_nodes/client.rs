@@ -1,0 +1,212 @@
+//! A client process that asks many questions, a few at a time, and tells for each which backends answered and whom they saw.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::process::{Child, ChildStdin, ChildStdout};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketType};
+use serde::{Deserialize, Serialize};
+
+use crate::process::{self, Place, child, line, say};
+
+/// A question. As long as what a refusal quotes: in native mode a veth leaves too little room behind a shorter packet for the refusal.
+const QUESTION: &[u8] = b"who are you, and whom do you see?\n";
+/// Questions that one client has open at a time.
+const WORKERS: usize = 8;
+
+/// The next source port of this process.
+static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
+
+/// How a question is put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Transport {
+    /// A connection of its own.
+    Tcp,
+    /// A datagram from a socket without a peer: the answer must come from the address that was asked.
+    Udp,
+    /// A datagram from a connected socket, which learns of refusals.
+    UdpConnected,
+}
+
+/// A question, asked until `want` backends have answered.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ask {
+    pub transport: Transport,
+    pub to: SocketAddr,
+    /// Backends to be seen.
+    pub want: usize,
+    /// Questions at most.
+    pub tries: usize,
+    /// How long to wait for each answer.
+    pub patience_ms: u64,
+}
+
+/// One backend's answer.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Sight {
+    pub backend: String,
+    /// The client's address as the backend saw it.
+    pub seen: IpAddr,
+    /// The server's address as the client's socket names it.
+    pub peer: SocketAddr,
+}
+
+/// What became of an [`Ask`]: it ends with the first question that fails.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    Answered(BTreeSet<Sight>),
+    /// An active refusal.
+    Refused,
+    /// No answer in time, or no way there.
+    Silent,
+    Failed(String),
+}
+
+/// The parent's handle.
+pub struct Client {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Client {
+    /// Its sockets get source ports from this one on, each once: a pod that uses one port towards a service on packets and soon after
+    /// straight to the service's backend gets the second answer from the service.
+    pub fn start(place: &Place, first_port: u16) -> Self {
+        let (child, input, mut output) = child(place, "client", &first_port.to_string());
+        assert_eq!(line(&mut output).as_deref(), Some("ready"), "client {place:?}");
+        Self { child, input, output }
+    }
+
+    /// Hands the questions over; [`Client::outcomes`] collects.
+    pub fn ask(&mut self, asks: &[Ask]) {
+        writeln!(self.input, "{}", serde_json::to_string(asks).unwrap()).unwrap();
+    }
+
+    /// What became of the questions, in their order.
+    pub fn outcomes(&mut self) -> Vec<Outcome> {
+        serde_json::from_str(&line(&mut self.output).unwrap()).unwrap()
+    }
+
+    /// One question, once.
+    pub fn once(&mut self, transport: Transport, to: SocketAddr) -> Outcome {
+        self.ask(&[Ask { transport, to, want: 1, tries: 1, patience_ms: 1000 }]);
+        self.outcomes().remove(0)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child's side: a line of questions in, a line of outcomes out.
+pub fn main() {
+    NEXT_PORT.store(process::arguments().parse().unwrap(), Ordering::Relaxed);
+    say("ready");
+    for asks in io::stdin().lines() {
+        let asks: Vec<Ask> = serde_json::from_str(&asks.unwrap()).unwrap();
+        say(&serde_json::to_string(&all(asks)).unwrap());
+    }
+}
+
+fn all(asks: Vec<Ask>) -> Vec<Outcome> {
+    let waiting = Arc::new(Mutex::new(asks.into_iter().enumerate()));
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..WORKERS {
+        let (waiting, sender) = (Arc::clone(&waiting), sender.clone());
+        std::thread::spawn(move || {
+            loop {
+                let next = waiting.lock().unwrap().next();
+                let Some((number, ask)) = next else { return };
+                sender.send((number, one(&ask))).unwrap();
+            }
+        });
+    }
+    drop(sender);
+    let mut outcomes: Vec<(usize, Outcome)> = receiver.iter().collect();
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+fn one(ask: &Ask) -> Outcome {
+    let mut sights = BTreeSet::new();
+    let mut backends = BTreeSet::new();
+    for _ in 0..ask.tries {
+        match question(ask) {
+            Ok(sight) => {
+                backends.insert(sight.backend.clone());
+                sights.insert(sight);
+            }
+            Err(error) if sights.is_empty() => return outcome(&error),
+            Err(error) => return Outcome::Failed(format!("{error} after answers from {sights:?}")),
+        }
+        if backends.len() >= ask.want {
+            break;
+        }
+    }
+    Outcome::Answered(sights)
+}
+
+fn outcome(error: &io::Error) -> Outcome {
+    match error.kind() {
+        ErrorKind::ConnectionRefused => Outcome::Refused,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::HostUnreachable => Outcome::Silent,
+        // What connect says when SO_SNDTIMEO is over (socket(7)).
+        _ if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Outcome::Silent,
+        _ => Outcome::Failed(error.to_string()),
+    }
+}
+
+fn question(ask: &Ask) -> io::Result<Sight> {
+    let patience = Some(Duration::from_millis(ask.patience_ms));
+    let any: IpAddr = if ask.to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
+    let any = SocketAddr::new(any, NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+    let (text, peer) = match ask.transport {
+        Transport::Tcp => {
+            let mut stream = connect(any, ask.to, patience)?;
+            stream.set_read_timeout(patience)?;
+            stream.write_all(QUESTION)?;
+            let mut text = String::new();
+            BufReader::new(&stream).read_line(&mut text)?;
+            (text, stream.peer_addr()?)
+        }
+        Transport::Udp => {
+            let socket = UdpSocket::bind(any)?;
+            socket.set_read_timeout(patience)?;
+            socket.send_to(QUESTION, ask.to)?;
+            let mut buffer = [0; 128];
+            let (length, from) = socket.recv_from(&mut buffer)?;
+            (String::from_utf8_lossy(&buffer[..length]).into_owned(), from)
+        }
+        Transport::UdpConnected => {
+            let socket = UdpSocket::bind(any)?;
+            socket.set_read_timeout(patience)?;
+            socket.connect(ask.to)?;
+            socket.send(QUESTION)?;
+            let mut buffer = [0; 128];
+            let length = socket.recv(&mut buffer)?;
+            (String::from_utf8_lossy(&buffer[..length]).into_owned(), socket.peer_addr()?)
+        }
+    };
+    let (backend, seen) = text.trim().split_once(' ').ok_or_else(|| io::Error::other("half an answer"))?;
+    let seen = seen.parse().map_err(io::Error::other)?;
+    Ok(Sight { backend: backend.to_owned(), seen, peer })
+}
+
+/// Connects; `SO_SNDTIMEO` counts for `connect`, too (socket(7)).
+fn connect(from: SocketAddr, to: SocketAddr, patience: Option<Duration>) -> io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::net::bind(&socket, &from)?;
+    set_socket_timeout(&socket, Timeout::Send, patience)?;
+    rustix::net::connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
+}

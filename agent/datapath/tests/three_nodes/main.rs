@@ -1,0 +1,74 @@
+//! Three nodes, a client outside and real sockets: every kind of Service from every kind of client, against the rules said again in
+//! `spec.rs`. Each node is a network namespace on a bridge with an agent process of its own; pods are namespaces too.
+//!
+//! Needs root and a build with programs; otherwise it says so and passes. Not shown here: anything of Kubernetes but Services and
+//! EndpointSlices as objects, and real network cards.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod agent;
+mod client;
+mod cluster;
+mod fabric;
+mod matrix;
+mod pass;
+mod process;
+mod server;
+mod spec;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use agent::Mode;
+use cluster::Cluster;
+use fabric::Plan;
+
+/// Entry of the child processes: the test binary runs itself with a role in the environment.
+#[test]
+fn child_process() {
+    match std::env::var("BEELINE_TEST_ROLE").as_deref() {
+        Ok("agent") => agent::main(),
+        Ok("server") => server::main(),
+        Ok("client") => client::main(),
+        _ => {}
+    }
+}
+
+/// One cluster at a time; `None` if none is possible here.
+fn turn() -> Option<MutexGuard<'static, ()>> {
+    static TURN: Mutex<()> = Mutex::new(());
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return None;
+    }
+    if !datapath::has_programs() {
+        println!("skipped: needs a build with BPF programs (cargo xtask build)");
+        return None;
+    }
+    Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn mode(xdp: &str) -> Mode {
+    Mode { xdp: xdp.to_owned(), tunnel: false, salt: 0, flows: 16_384 }
+}
+
+fn matrix_with(xdp: &str) {
+    let Some(_turn) = turn() else { return };
+    let plan = Plan { far_ends_run_xdp: xdp == "native", ..Plan::default() };
+    let mut cluster = Cluster::start(plan, &mode(xdp));
+    matrix::publish(&mut cluster);
+    matrix::check(&mut cluster, &format!("XDP {xdp}"));
+}
+
+#[test]
+fn services_follow_the_rules_without_xdp() {
+    matrix_with("off");
+}
+
+#[test]
+fn services_follow_the_rules_with_generic_xdp() {
+    matrix_with("generic");
+}
+
+#[test]
+fn services_follow_the_rules_with_native_xdp() {
+    matrix_with("native");
+}

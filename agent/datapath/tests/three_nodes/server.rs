@@ -1,0 +1,63 @@
+//! A backend: answers each line, over TCP and UDP and in both families, with its name and the client that it saw.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::process::Child;
+
+use crate::process::{self, Place, child, line, say};
+
+/// Where backends listen.
+pub const PORT: u16 = 8080;
+
+/// A running backend; killed when dropped.
+pub struct Server {
+    child: Child,
+}
+
+impl Server {
+    pub fn start(place: &Place, name: &str) -> Self {
+        let (child, _input, mut output) = child(place, "server", name);
+        assert_eq!(line(&mut output).as_deref(), Some("ready"), "server {name}");
+        // The child's standard input is closed from here on; it does not read it again.
+        Self { child }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The child's side.
+pub fn main() {
+    let name = process::arguments();
+    let udp = UdpSocket::bind(("::", PORT)).unwrap();
+    let tcp = TcpListener::bind(("::", PORT)).unwrap();
+    say("ready");
+    let udp_name = name.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 2048];
+        loop {
+            let Ok((_, from)) = udp.recv_from(&mut buffer) else { continue };
+            let _ = udp.send_to(format!("{udp_name} {}", from.ip().to_canonical()).as_bytes(), from);
+        }
+    });
+    for stream in tcp.incoming() {
+        let (stream, name) = (stream.unwrap(), name.clone());
+        std::thread::spawn(move || answer(stream, &name));
+    }
+}
+
+fn answer(mut stream: TcpStream, name: &str) {
+    let Ok(peer) = stream.peer_addr() else { return };
+    let mut lines = BufReader::new(stream.try_clone().unwrap().take(1 << 20));
+    let mut line = String::new();
+    while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
+        if stream.write_all(format!("{name} {}\n", peer.ip().to_canonical()).as_bytes()).is_err() {
+            return;
+        }
+        line.clear();
+    }
+}
