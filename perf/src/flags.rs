@@ -31,6 +31,8 @@ pub(crate) enum Command {
         #[arg(long, default_value = "x")]
         text: String,
     },
+    /// Time Beeline's programs alone: what one packet or connect costs (needs root).
+    Cost(Cost),
     /// Keep connections and datagrams going for a time, and count what got lost meanwhile.
     Soak(Soak),
 }
@@ -96,6 +98,22 @@ pub(crate) struct Load {
     /// Do it in the network namespace pinned here.
     #[arg(long)]
     pub(crate) netns: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Cost {
+    /// The BPF object; `target/bpf/beeline.o` if not given.
+    #[arg(long)]
+    pub(crate) object: Option<PathBuf>,
+    /// Only cases whose name contains this.
+    #[arg(long)]
+    pub(crate) only: Option<String>,
+    /// A smoke: everything runs, figures say nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Where the results go, as lines of JSON.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
 }
 
 /// Everything is asked in turn: the first connection goes to the first target, the second to the second.

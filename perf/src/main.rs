@@ -3,6 +3,8 @@
 //! One `match` here, one module a command.
 
 mod alternate;
+mod bpf;
+mod cost;
 mod datagram;
 mod environment;
 mod flags;
@@ -25,6 +27,7 @@ fn main() -> Result<()> {
     match flags::Perf::parse().command {
         Command::Ratio(args) => measure::ratio(&args),
         Command::Load(args) => measure::load(&args),
+        Command::Cost(args) => cost::run(&args),
         Command::Datagram { target, text } => {
             println!("{}", datagram::ask(target, &text)?.trim_end());
             Ok(())

@@ -1,0 +1,122 @@
+//! `perf cost`: what one run of a program costs, by BPF_PROG_TEST_RUN and by the kernel's own run-time statistics.
+//!
+//! BPF_PROG_TEST_RUN hands the same buffer to every run, so a program that changes the packet would see its own result.
+//! A wrapper writes the packet anew before each run and tail-calls the program; the same wrapper around a program that
+//! does nothing is measured in turn, and its time taken off.
+//!
+//! It measures warm caches and predicted branches: a lower bound of what a packet costs on a busy machine.
+
+mod cases;
+mod kernel;
+mod sockets;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde_json::json;
+
+use crate::environment::Environment;
+use crate::flags::Cost;
+use crate::results::{Line, Outcome, Unit, Writer};
+use crate::statistics::{self, Estimate};
+
+pub(crate) use cases::{CASES, Case};
+pub(crate) use kernel::Bench;
+
+/// How often programs run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    /// Runs in one slice.
+    pub(crate) repeat: u32,
+    /// Pairs of slices: nothing, program, program, nothing.
+    pub(crate) pairs: usize,
+    /// Runs before, which fill the tables in cases of new flows.
+    pub(crate) warm_up: u32,
+}
+
+impl Plan {
+    /// Seconds in all, or a smoke.
+    pub(crate) fn new(quick: bool) -> Self {
+        if quick {
+            Self { repeat: 1000, pairs: 3, warm_up: 1000 }
+        } else {
+            // The flow tables have 65,536 entries: they are full before it is measured.
+            Self { repeat: 50_000, pairs: 20, warm_up: 300_000 }
+        }
+    }
+}
+
+/// `perf cost`.
+pub(crate) fn run(args: &Cost) -> Result<()> {
+    let mut writer = Writer::new(args.out.as_deref())?;
+    writer.write(&Line::Environment(Environment::record()))?;
+    measure(&args.object, args.quick, args.only.as_deref(), &mut |outcome| {
+        println!("{}", describe(&outcome));
+        writer.write(&Line::Result(outcome))
+    })
+}
+
+/// Measures every case whose name contains `only` and hands on each result.
+pub(crate) fn measure(
+    object: &Option<PathBuf>,
+    quick: bool,
+    only: Option<&str>,
+    told: &mut dyn FnMut(Outcome) -> Result<()>,
+) -> Result<()> {
+    let path = object.clone().unwrap_or_else(|| PathBuf::from("target/bpf/beeline.o"));
+    let plan = Plan::new(quick);
+    let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
+    for case in CASES.iter().filter(|case| wanted(case.name)) {
+        let seen = kernel::in_namespace({
+            let path = path.clone();
+            move || Bench::new(&path, case)?.measure(&plan)
+        });
+        told(outcome(case.name, seen.with_context(|| format!("case {:?}", case.name))?))?;
+    }
+    for case in sockets::CASES.iter().filter(|case| wanted(case.name)) {
+        let path = path.clone();
+        let seen = kernel::in_namespace(move || sockets::measure(&path, case, quick));
+        told(outcome(case.name, seen.with_context(|| format!("case {:?}", case.name))?))?;
+    }
+    Ok(())
+}
+
+/// What a case gave, nanoseconds a run.
+pub(crate) struct Seen {
+    pub(crate) net: Estimate,
+    pub(crate) gross_ns: f64,
+    pub(crate) loop_ns: f64,
+    pub(crate) runs: u64,
+    pub(crate) method: &'static str,
+}
+
+fn outcome(name: &str, seen: Seen) -> Outcome {
+    Outcome {
+        group: "program".to_owned(),
+        test: name.to_owned(),
+        lane: "beeline".to_owned(),
+        services: None,
+        reference: None,
+        unit: Unit::Nanoseconds,
+        estimate: seen.net,
+        published: None,
+        skipped: None,
+        detail: json!({
+            "gross_ns": seen.gross_ns, "loop_ns": seen.loop_ns, "runs": seen.runs, "method": seen.method,
+        }),
+    }
+}
+
+/// A result as a line for people.
+pub(crate) fn describe(outcome: &Outcome) -> String {
+    let Estimate { value, interval: [low, high] } = outcome.estimate;
+    format!("{:<60} {value:>8.1} ns ({low:.1} to {high:.1})", outcome.test)
+}
+
+/// The difference of two series of slices, pair by pair.
+pub(crate) fn difference(gross: &[f64], loops: &[f64]) -> Estimate {
+    let net: Vec<_> = gross.iter().zip(loops).map(|(gross, empty)| gross - empty).collect();
+    statistics::mean(&net)
+}
