@@ -207,8 +207,10 @@ pub struct Control {
     pub epoch: u32,
     /// [`Config::hash_seed`] of whoever created the pinned maps: an adopting agent keeps it.
     pub hash_seed: u32,
+    /// [`Config::features`] of the programs that were attached last, for people who read the status.
+    pub features: u32,
     /// Zero.
-    pub _spare: [u32; 11],
+    pub _spare: [u32; 10],
 }
 
 sizes! { Cidr4 = 8, Cidr6 = 32, Config = 216, Control = 64 }
