@@ -449,3 +449,6 @@ fn given(seed: Option<u32>) -> Result<Given, Error> {
     let netns_cookie = sys::netns_cookie().map_err(Error::Cookie)?;
     Ok(Given { netns_cookie, hash_seed: seed.unwrap_or_else(new_seed) })
 }
+
+#[cfg(test)]
+mod tests;

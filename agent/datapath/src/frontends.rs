@@ -218,7 +218,7 @@ fn remove_family<'a, F: Wire>(
 ) -> io::Result<()> {
     let frontends = frontends.filter_map(F::FrontendKey::of);
     let addresses = addresses.filter_map(|address| F::FrontendKey::of_address(*address));
-    let keys: Vec<_> = frontends.chain(addresses).collect();
+    let keys: Vec<_> = addresses.chain(frontends).collect();
     maps.fe.remove_all(&keys)?;
     let ranges = diff.source_ranges.iter().filter(|range| !range.3);
     let keys: Vec<_> =
