@@ -515,7 +515,7 @@ family_tables!(
     SCRATCH6
 );
 
-/// The place of a TCP socket in the table of slots: its own if it has claimed it.
+/// The place of a socket in the table of slots: its own if it has claimed it.
 #[derive(Clone, Copy)]
 pub struct Slot {
     slot: *mut SocketSlot,

@@ -8,7 +8,7 @@ use crate::{ctx::Sock, maps::Slot, socket::uncount};
 #[cgroup_sock(sock_release)]
 fn cg_sock_release(ctx: SockContext) -> i32 {
     let mut sock = Sock::new(ctx);
-    if sock.proto() != Proto::TCP {
+    if !matches!(sock.proto(), Proto::TCP | Proto::UDP | Proto::SCTP) {
         return sock.allow();
     }
     if let Some(slot) = Slot::of(sock.cookie())

@@ -121,24 +121,25 @@ fn pair<F: Family>(choice: &Choice<F>, backend: Ip6, frontend: Ip6, frontend_por
 /// Writes down what the socket's new peer stands for, as far as anybody may ask.
 #[inline(always)]
 fn note(call: &mut SockAddr, socket: Socket, mut pair: ReversePair) {
-    if call.proto() == Proto::TCP {
-        let counted = pair.flags & pair_flags::COUNTED != 0;
-        if counted || Maps.config().features & features::PEER_NAME != 0 {
-            note_stream(call, pair);
+    if socket == Socket::Sends {
+        // Of datagrams nobody knows when they have been the last.
+        pair.flags &= !pair_flags::COUNTED;
+        if let Some(reverse) = call.reverse_or_new() {
+            remember(reverse, pair);
         }
         return;
     }
-    // Only TCP is counted: of datagrams nobody knows when they have been the last.
-    pair.flags &= !pair_flags::COUNTED;
-    let wanted = socket == Socket::Sends || Maps.config().features & features::PEER_NAME != 0;
-    if wanted && let Some(reverse) = call.reverse_or_new() {
-        remember(reverse, pair);
+    if call.proto() != Proto::TCP {
+        pair.flags &= !pair_flags::COUNTED;
+    }
+    if pair.flags & pair_flags::COUNTED != 0 || Maps.config().features & features::PEER_NAME != 0 {
+        note_peer(call, pair);
     }
 }
 
-/// A TCP socket's pair goes to its slot, or to the socket's storage if the slot is another's.
+/// A connected socket's pair goes to its slot, or to the socket's storage if the slot is another's.
 #[inline(always)]
-fn note_stream(call: &mut SockAddr, pair: ReversePair) {
+fn note_peer(call: &mut SockAddr, pair: ReversePair) {
     let Some(slot) = Slot::of(call.cookie()) else { return };
     let claimed = slot.claim();
     let place = match slot.pair() {
@@ -188,10 +189,11 @@ where
 /// The service address that the call's address stands for.
 #[inline(always)]
 fn original(call: &mut SockAddr, addr: Ip6, port: Port) -> Option<(Ip6, Port)> {
-    if call.proto() == Proto::TCP
-        && let Some(pair) = Slot::of(call.cookie())?.pair()
-    {
-        return stands_for(pair, addr, port);
+    if let Some(pair) = Slot::of(call.cookie())?.pair() {
+        let peer = stands_for(pair, addr, port);
+        if peer.is_some() {
+            return peer;
+        }
     }
     call.reverse().and_then(|reverse| recall(reverse, addr, port))
 }

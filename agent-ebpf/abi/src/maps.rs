@@ -390,7 +390,7 @@ pub const PORTS: MapSpec = MapSpec {
     readers: "xdp_ns, tcx_*, connect, sendmsg",
     stale: "one or two hash look-ups more for packets to that port or address",
 };
-/// Socket reverse translation of TCP sockets.
+/// Socket reverse translation of connected sockets.
 pub const SKSLOT: MapSpec = MapSpec {
     name: "bl1_skslot",
     kind: MapKind::MappedArray,
@@ -401,10 +401,10 @@ pub const SKSLOT: MapSpec = MapSpec {
     key: "socket cookie & 65535",
     value: "cookie, the backend and the service address it stands for",
     writer: "connect, sock_release",
-    readers: "getpeername",
+    readers: "getpeername, recvmsg; the agent, which ends sockets of removed backends",
     stale: "sockets with the same place use socket storage instead",
 };
-/// Socket reverse translation of all other sockets.
+/// Socket reverse translation of sockets that send without being connected, or have no slot.
 pub const SKREV: MapSpec = MapSpec {
     name: "bl1_skrev",
     kind: MapKind::SocketStorage,
