@@ -33,7 +33,7 @@ use golden::{
     world::{self, Sink as _},
 };
 use rustix::{
-    net::sockopt::set_socket_linger,
+    net::sockopt::{set_socket_linger, socket_cookie},
     thread::{CpuSet, sched_setaffinity},
 };
 use zerocopy::{FromBytes as _, IntoBytes as _};
@@ -144,6 +144,13 @@ impl Node {
         let map = self.ebpf.map(if six { maps::LOAD6.name } else { maps::LOAD4.name }).unwrap();
         let loads: Array<_, [u8; 8]> = Array::try_from(map).unwrap();
         Load::read_from_bytes(&loads.get(&index, 0).unwrap()).unwrap()
+    }
+
+    /// The slot at a cookie's place.
+    fn slot(&self, cookie: u64) -> SocketSlot {
+        let slots: Array<_, [u8; 64]> = Array::try_from(self.ebpf.map(maps::SKSLOT.name).unwrap()).unwrap();
+        let index = cookie as u32 % maps::SKSLOT.entries as u32;
+        SocketSlot::read_from_bytes(&slots.get(&index, 0).unwrap()).unwrap()
     }
 
     /// Number of runs and their mean time, by program.
@@ -337,6 +344,27 @@ fn least_connections_counts_open_sockets() {
             assert_eq!(node.load(six, 1), Load { flows: 0, sockets: 7 });
             drop(clients);
             assert_eq!(node.load(six, 1), Load::default());
+        }
+    });
+}
+
+#[test]
+fn a_connected_socket_has_the_slot_of_its_cookie_until_it_is_closed() {
+    with_node(|mut node| {
+        for six in [false, true] {
+            let (backend, port) = listener(six);
+            node.service_of(six, &format!("10.96.0.10:53/tcp -> 172.30.0.11:{port}"));
+            node.service_of(six, &format!("10.96.0.10:53/udp -> 172.30.0.11:{port}"));
+            let stream = TcpStream::connect(end(six, "10.96.0.10:53")).unwrap();
+            let datagrams = UdpSocket::bind((of(six, NODE), 0)).unwrap();
+            datagrams.connect(end(six, "10.96.0.10:53")).unwrap();
+            let cookies = [socket_cookie(&stream).unwrap(), socket_cookie(&datagrams).unwrap()];
+            for cookie in cookies {
+                let slot = node.slot(cookie);
+                assert_eq!((slot.cookie, slot.pair.backend_port.host(), slot.pair.index), (cookie, port, 1));
+            }
+            drop((stream, datagrams, backend));
+            assert!(cookies.iter().all(|cookie| node.slot(*cookie).cookie == 0));
         }
     });
 }
