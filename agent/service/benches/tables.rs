@@ -69,16 +69,18 @@ fn slice(service: u32, count: u32) -> EndpointSlice {
     }
 }
 
+fn nodes() -> Vec<NodeFacts> {
+    let node = |number: u32| NodeFacts {
+        name: format!("node-{number}"),
+        number: number as u16 + 1,
+        addresses: vec![[172, 30, (number >> 8) as u8, number as u8].into()],
+    };
+    (0..NODES).map(node).collect()
+}
+
 fn filled(services: u32, endpoints: u32) -> (Tables, Duration, Duration) {
     let mut tables = Tables::new("node-0");
-    let nodes: Vec<NodeFacts> = (0..NODES)
-        .map(|number| NodeFacts {
-            name: format!("node-{number}"),
-            number: number as u16 + 1,
-            addresses: vec![format!("172.30.{}.{}", number >> 8, number & 255).parse().unwrap()],
-        })
-        .collect();
-    tables.set_nodes(&nodes, "zone-a", 0);
+    tables.set_nodes(&nodes(), "zone-a", 0);
     let mut reading = Duration::ZERO;
     for number in 0..services {
         let (service, slice) = (service(number), slice(number, endpoints));
@@ -136,6 +138,20 @@ fn one_change(services: u32, endpoints: u32, of: u32) {
     );
 }
 
+/// A node without endpoints comes and goes.
+fn node_change(services: u32, endpoints: u32) {
+    let mut tables = filled(services, endpoints).0;
+    let mut nodes = nodes();
+    nodes.push(NodeFacts { name: "new".into(), number: 9_999, addresses: vec![[192, 0, 2, 1].into()] });
+    let rounds = 20;
+    let begun = Instant::now();
+    for round in 0..rounds {
+        let count = nodes.len() - round as usize % 2;
+        assert!(tables.set_nodes(&nodes[..count], "zone-a", 0).is_empty());
+    }
+    println!("a node comes or goes, {services} services x {endpoints}: {:.0?}", begun.elapsed() / rounds);
+}
+
 /// Filling a table of the size that the number of members asks for.
 fn maglev_table(count: u16) {
     let member = |number: u16| Member {
@@ -165,6 +181,7 @@ fn main() {
     }
     one_change(10_000, 3, 50);
     one_change(5_000, 50, 50);
+    node_change(5_000, 50);
     for count in [3, 10, 40, 50, 160, 1_000] {
         maglev_table(count);
     }

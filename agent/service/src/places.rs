@@ -52,12 +52,12 @@ impl Words {
 /// What changed with the nodes: endpoints to look at again.
 #[derive(Debug, Default)]
 pub struct Moved {
-    /// Numbers of nodes.
-    nodes: HashSet<u32>,
-    /// Numbers of lists of zones.
-    zones: HashSet<u32>,
-    /// Addresses that became a node's or are one no more.
-    pub addresses: HashSet<IpAddr>,
+    /// By number of a node: its number in backend rows is another one.
+    nodes: Vec<bool>,
+    /// By number of a list of zones: whether it fits is another answer.
+    zones: Vec<bool>,
+    /// Addresses that became a node's or are one no more, sorted.
+    pub addresses: Vec<IpAddr>,
     /// This node's number in backend rows changed.
     pub own: bool,
 }
@@ -70,9 +70,10 @@ impl Moved {
 
     /// Whether the rows of this endpoint may be others now.
     pub fn concerns(&self, endpoint: &Endpoint) -> bool {
-        self.nodes.contains(&endpoint.node)
-            || self.zones.contains(&endpoint.zones)
-            || self.addresses.contains(&endpoint.address)
+        let marked = |marks: &[bool], number: u32| marks.get(number as usize).copied().unwrap_or(false);
+        marked(&self.nodes, endpoint.node)
+            || marked(&self.zones, endpoint.zones)
+            || self.addresses.binary_search(&endpoint.address).is_ok()
     }
 }
 
@@ -181,6 +182,7 @@ impl Places {
             nodes.iter().flat_map(|node| node.addresses.iter().copied()).collect();
         if addresses != self.addresses {
             moved.addresses = addresses.symmetric_difference(&self.addresses).copied().collect();
+            moved.addresses.sort_unstable();
             self.addresses = addresses;
         }
         let own = nodes.iter().filter(|node| node.name == self.name);
@@ -193,17 +195,17 @@ impl Places {
                 let row = self.row_numbers.get(&**name).copied().unwrap_or(0);
                 let current = &mut self.node_rows[*number as usize];
                 if std::mem::replace(current, row) != row {
-                    moved.nodes.insert(*number);
+                    put(&mut moved.nodes, *number, true);
+                    moved.own |= *number == self.here;
                 }
             }
-            moved.own = moved.nodes.contains(&self.here);
         }
         if zone != self.zone {
             zone.clone_into(&mut self.zone);
             for (list, number) in &self.zones.numbers {
                 let fit = fits(list, zone);
                 if std::mem::replace(&mut self.zone_fits[*number as usize], fit) != fit {
-                    moved.zones.insert(*number);
+                    put(&mut moved.zones, *number, true);
                 }
             }
         }
@@ -233,7 +235,7 @@ fn fits(list: &str, zone: &str) -> bool {
     !zone.is_empty() && list.split(',').any(|listed| listed == zone)
 }
 
-/// Numbers are given out one by one, so a new one is at most one behind the end.
+/// Sets the value of a number, which may lie behind the end.
 fn put<T: Copy + Default>(values: &mut Vec<T>, number: u32, value: T) {
     let index = number as usize;
     if index >= values.len() {

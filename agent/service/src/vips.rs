@@ -46,7 +46,7 @@ impl Vips {
     }
 
     /// These addresses became a node's, or are one no more.
-    pub fn nodes_moved(&self, moved: &HashSet<IpAddr>, places: &Places, diff: &mut Diff) {
+    pub fn nodes_moved(&self, moved: &[IpAddr], places: &Places, diff: &mut Diff) {
         let listed = moved.iter().filter(|address| self.users.contains_key(*address));
         diff.vips.extend(listed.map(|address| (*address, !places.is_node_address(address))));
     }
