@@ -15,6 +15,7 @@ mod link;
 pub mod neighbours;
 mod netns;
 mod pod;
+pub mod processes;
 pub mod routes;
 mod rtnl;
 pub mod sockets;

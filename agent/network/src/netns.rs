@@ -3,7 +3,7 @@
 //! A thread that entered a namespace is never reused: it ends with its task, so no other work can run in the wrong namespace.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
@@ -26,28 +26,15 @@ impl Netns {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
-    /// The namespaces of all processes in the cgroup directory `cgroup` and below it, each once. Processes that end meanwhile are left out.
-    pub fn of_processes_below(cgroup: &Path) -> io::Result<Vec<Self>> {
+    /// The namespaces of these processes, each once. Processes that have ended are left out.
+    pub fn of_processes(processes: &[u32]) -> io::Result<Vec<Self>> {
         let mut seen = BTreeSet::new();
         let mut found = Vec::new();
-        let mut directories = vec![cgroup.to_owned()];
-        while let Some(directory) = directories.pop() {
-            let processes = match fs::read_to_string(directory.join("cgroup.procs")) {
-                Ok(processes) => processes,
-                // A directory that goes while it is read is no fault, nor is one of threads (cgroup.type: EOPNOTSUPP).
-                Err(_) if directory != cgroup => continue,
-                Err(error) => return Err(error),
-            };
-            for process in processes.lines() {
-                let Ok(namespace) = Self::open(Path::new(&format!("/proc/{process}/ns/net"))) else {
-                    continue;
-                };
-                if seen.insert(namespace.0.metadata()?.ino()) {
-                    found.push(namespace);
-                }
+        for process in processes {
+            let Ok(namespace) = Self::open(Path::new(&format!("/proc/{process}/ns/net"))) else { continue };
+            if seen.insert(namespace.0.metadata()?.ino()) {
+                found.push(namespace);
             }
-            let below = fs::read_dir(&directory).into_iter().flatten().flatten();
-            directories.extend(below.filter(|entry| entry.path().is_dir()).map(|entry| entry.path()));
         }
         Ok(found)
     }

@@ -1,12 +1,12 @@
 //! Connected UDP sockets of a network namespace, by `NETLINK_SOCK_DIAG` (sock_diag(7)): listed, judged by the caller, destroyed.
 //!
 //! A connected UDP socket keeps its peer for ever and nothing tells it that the peer is gone. A destroyed one wakes with `ECONNABORTED`
-//! and its owner connects again. Which peers are gone, and which sockets came to them through a service, is the caller's knowledge: it
-//! sees each socket's peer and the value that a BPF program stored in it.
+//! and its owner connects again. Which peers are gone, and which sockets came to them through a service, is the caller's knowledge. What
+//! BPF programs stored in a socket is not shown here: the kernel's answer has it for TCP alone (`inet_sk_diag_fill`, seen on 6.18).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::netlink::{SOCK_DIAG, SocketAddrNetlink};
@@ -30,28 +30,14 @@ const ACK: u16 = 4;
 const DUMP: u16 = 0x300;
 /// Bytes of `nlmsghdr`.
 const HEADER: usize = 16;
-/// Bytes of `inet_diag_msg` (linux/inet_diag.h), behind which attributes follow.
-const MESSAGE: usize = 72;
-/// Where `inet_diag_sockid` lies in `inet_diag_msg`, and its size.
+/// Where `inet_diag_sockid` lies in `inet_diag_msg` (linux/inet_diag.h).
 const ID: std::ops::Range<usize> = 4..52;
-/// `INET_DIAG_REQ_SK_BPF_STORAGES` (linux/inet_diag.h).
-const REQ_STORAGES: u16 = 2;
-/// `SK_DIAG_BPF_STORAGE_REQ_MAP_FD` (linux/sock_diag.h).
-const REQ_MAP_FD: u16 = 1;
-/// `INET_DIAG_SK_BPF_STORAGES` (linux/inet_diag.h).
-const STORAGES: u16 = 20;
-/// `SK_DIAG_BPF_STORAGE` (linux/sock_diag.h).
-const STORAGE: u16 = 1;
-/// `SK_DIAG_BPF_STORAGE_MAP_VALUE` (linux/sock_diag.h).
-const STORAGE_VALUE: u16 = 3;
-/// `NLA_F_NESTED` (linux/netlink.h); the kernel asks for it since 5.2.
-const NESTED: u16 = 1 << 15;
-/// What of an attribute's type is flags (`NLA_TYPE_MASK`).
-const TYPE_MASK: u16 = 0x3fff;
+/// Where `idiag_cookie` lies in `inet_diag_sockid`: two words, the low one first.
+const COOKIE: std::ops::Range<usize> = 40..48;
 /// A connected UDP socket is in state `TCP_ESTABLISHED`.
 const CONNECTED: u32 = 1 << 1;
-/// Enough for what the kernel sends at a time (`netlink_dump`), with a stored value in each socket.
-const BUFFER: usize = 64 * 1024;
+/// What the kernel sends at most at a time (`netlink_dump`).
+const BUFFER: usize = 32 * 1024;
 
 /// Why sockets could not be listed or destroyed.
 #[derive(Debug, thiserror::Error)]
@@ -80,18 +66,11 @@ pub enum SocketsError {
 pub struct Connected {
     /// Its peer. A v4-mapped one is shown as IPv4.
     pub peer: SocketAddr,
-    /// What a BPF program stored in it, if a map was asked for and has a value for it.
-    pub stored: Option<Vec<u8>>,
+    /// Its cookie (`SO_COOKIE`), which no other socket ever has.
+    pub cookie: u64,
     family: u8,
     /// `inet_diag_sockid` as the kernel gave it: addresses, ports, device, cookie.
     id: [u8; 48],
-}
-
-impl Connected {
-    /// A socket as if it had been listed, for callers' tests of their judgement; it cannot be destroyed.
-    pub fn of(peer: SocketAddr, stored: Option<Vec<u8>>) -> Self {
-        Self { peer, stored, family: AddressFamily::INET.as_raw() as u8, id: [0; 48] }
-    }
 }
 
 /// A diagnosis socket of the namespace in which it was opened.
@@ -108,11 +87,11 @@ impl Diagnosis {
         Ok(Self { fd })
     }
 
-    /// Lists the connected UDP sockets of both families, with their values in the map `storage` (a `BPF_MAP_TYPE_SK_STORAGE`).
-    pub fn connected_udp(&self, storage: Option<BorrowedFd<'_>>) -> Result<Vec<Connected>, SocketsError> {
+    /// Lists the connected UDP sockets of both families.
+    pub fn connected_udp(&self) -> Result<Vec<Connected>, SocketsError> {
         let mut found = Vec::new();
         for family in [AddressFamily::INET, AddressFamily::INET6] {
-            self.send(&list_request(family.as_raw() as u8, storage.map(|map| map.as_raw_fd())))?;
+            self.send(&message(BY_FAMILY, REQUEST | DUMP, &request_body(family.as_raw() as u8)))?;
             let mut buffer = vec![0; BUFFER];
             'dump: loop {
                 let (length, _) = recv(&self.fd, buffer.as_mut_slice(), RecvFlags::empty())?;
@@ -149,7 +128,13 @@ impl Diagnosis {
 
     /// Whether the kernel can destroy UDP sockets, asked by naming one that cannot exist.
     pub fn can_destroy(&self) -> Result<(), SocketsError> {
-        self.destroy(&Connected::of(SocketAddr::from(([0; 4], 0)), None)).map(drop)
+        let nobody = Connected {
+            peer: SocketAddr::from(([0; 4], 0)),
+            cookie: 0,
+            family: AddressFamily::INET.as_raw() as u8,
+            id: [0; 48],
+        };
+        self.destroy(&nobody).map(drop)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), SocketsError> {
@@ -159,13 +144,10 @@ impl Diagnosis {
 }
 
 /// Destroys the connected UDP sockets of the calling thread's namespace that `doomed` names; returns how many there were.
-pub fn destroy_connected_udp(
-    storage: Option<BorrowedFd<'_>>,
-    doomed: &dyn Fn(&Connected) -> bool,
-) -> Result<usize, SocketsError> {
+pub fn destroy_connected_udp(doomed: &dyn Fn(&Connected) -> bool) -> Result<usize, SocketsError> {
     let diagnosis = Diagnosis::open()?;
     let mut destroyed = 0;
-    for socket in diagnosis.connected_udp(storage)?.iter().filter(|socket| doomed(socket)) {
+    for socket in diagnosis.connected_udp()?.iter().filter(|socket| doomed(socket)) {
         destroyed += usize::from(diagnosis.destroy(socket)?);
     }
     Ok(destroyed)
@@ -180,15 +162,6 @@ fn request_body(family: u8) -> [u8; 56] {
     body
 }
 
-fn list_request(family: u8, map: Option<i32>) -> Vec<u8> {
-    let mut body = request_body(family).to_vec();
-    if let Some(map) = map {
-        let inner = attribute(REQ_MAP_FD, &map.to_ne_bytes());
-        body.extend(attribute(REQ_STORAGES | NESTED, &inner));
-    }
-    message(BY_FAMILY, REQUEST | DUMP, &body)
-}
-
 fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     let length = (HEADER + body.len()) as u32;
     let mut bytes = length.to_ne_bytes().to_vec();
@@ -197,14 +170,6 @@ fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
     // Sequence and port: one request at a time is under way on a socket.
     bytes.extend([0; 8]);
     bytes.extend(body);
-    bytes
-}
-
-/// An attribute whose payload is a multiple of four bytes long.
-fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = ((4 + payload.len()) as u16).to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(payload);
     bytes
 }
 
@@ -220,19 +185,7 @@ fn messages(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     found
 }
 
-/// Type (without flags) and payload of each attribute.
-fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
-    let mut found = Vec::new();
-    while let Some((head, _)) = bytes.split_first_chunk::<4>() {
-        let length = usize::from(u16::from_ne_bytes([head[0], head[1]]));
-        let Some(payload) = bytes.get(4..length) else { break };
-        found.push((u16::from_ne_bytes([head[2], head[3]]) & TYPE_MASK, payload));
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    }
-    found
-}
-
-/// Reads an `inet_diag_msg` with its attributes.
+/// Reads an `inet_diag_msg`.
 fn connected(payload: &[u8]) -> Option<Connected> {
     let family = *payload.first()?;
     let id: [u8; 48] = payload.get(ID)?.try_into().ok()?;
@@ -244,11 +197,9 @@ fn connected(payload: &[u8]) -> Option<Connected> {
     } else {
         IpAddr::V6(Ipv6Addr::from(destination)).to_canonical()
     };
-    let storages = attributes(payload.get(MESSAGE..)?).into_iter().filter(|(kind, _)| *kind == STORAGES);
-    let storages = storages.flat_map(|(_, nested)| attributes(nested)).filter(|(kind, _)| *kind == STORAGE);
-    let mut values = storages.flat_map(|(_, nested)| attributes(nested));
-    let stored = values.find(|(kind, _)| *kind == STORAGE_VALUE).map(|(_, value)| value.to_vec());
-    Some(Connected { peer: SocketAddr::new(address, port), stored, family, id })
+    let word = |at: usize| id[COOKIE].get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let cookie = u64::from(word(0)?) | u64::from(word(4)?) << 32;
+    Some(Connected { peer: SocketAddr::new(address, port), cookie, family, id })
 }
 
 /// The error number of an `nlmsgerr`, zero for an acknowledgement.

@@ -368,7 +368,11 @@ fn namespaces_are_found_by_the_processes_of_a_cgroup() {
     // `ip` enters the namespace a moment after it starts.
     let found = (0..100).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let found: Vec<u64> = Netns::of_processes_below(&cgroup).unwrap().iter().map(inode).collect();
+        let found: Vec<u64> = Netns::of_processes(&crate::processes::below(&cgroup).unwrap())
+            .unwrap()
+            .iter()
+            .map(inode)
+            .collect();
         (found == [wanted]).then_some(found)
     });
     for process in &mut processes {

@@ -8,48 +8,37 @@ use std::process::Command;
 use super::*;
 use crate::Netns;
 
-/// `inet_diag_msg` of a connected socket, IPv4 or v4-mapped, with a stored value or without.
-fn answer(family: AddressFamily, address: &[u8], port: u16, stored: Option<&[u8]>) -> Vec<u8> {
-    let mut payload = vec![0; MESSAGE];
+/// `inet_diag_msg` of a connected socket, IPv4 or v4-mapped.
+fn answer(family: AddressFamily, address: &[u8], port: u16) -> Vec<u8> {
+    let mut payload = vec![0; ID.end];
     payload[0] = family.as_raw() as u8;
     payload[6..8].copy_from_slice(&port.to_be_bytes());
     payload[24..24 + address.len()].copy_from_slice(address);
-    if let Some(value) = stored {
-        let value = attribute(STORAGE_VALUE, value);
-        let storage = attribute(STORAGE | NESTED, &[attribute(2, &[9, 0, 0, 0]), value].concat());
-        // An attribute of another kind in front: they are found by type, not by place.
-        payload.extend(attribute(8, &[1, 0, 0, 0]));
-        payload.extend(attribute(STORAGES | NESTED, &storage));
-    }
+    let cookie = &mut payload[ID][COOKIE];
+    cookie[..4].copy_from_slice(&7u32.to_ne_bytes());
+    cookie[4..].copy_from_slice(&1u32.to_ne_bytes());
     payload
 }
 
 #[track_caller]
-fn check(payload: &[u8], expected: Option<(&str, Option<&[u8]>)>) {
-    let found = connected(payload);
-    let found = found.as_ref().map(|socket| (socket.peer.to_string(), socket.stored.as_deref()));
-    assert_eq!(found, expected.map(|(peer, stored)| (peer.to_owned(), stored)));
+fn check(payload: &[u8], expected: Option<&str>) {
+    let found = connected(payload).map(|socket| (socket.peer.to_string(), socket.cookie));
+    assert_eq!(found, expected.map(|peer| (peer.to_owned(), (1 << 32) + 7)));
 }
 
 #[test]
-fn peers_and_stored_values_are_read_in_both_families() {
+fn peers_are_read_in_both_families() {
     let v6: Ipv6Addr = "fd00::7".parse().unwrap();
     let mapped = Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped();
-    check(&answer(AddressFamily::INET, &[10, 0, 0, 7], 53, None), Some(("10.0.0.7:53", None)));
-    check(&answer(AddressFamily::INET6, &v6.octets(), 53, None), Some(("[fd00::7]:53", None)));
-    check(&answer(AddressFamily::INET6, &mapped.octets(), 53, None), Some(("10.0.0.7:53", None)));
-    let value = [1, 2, 3, 4, 5, 6, 7, 8];
-    check(
-        &answer(AddressFamily::INET, &[10, 0, 0, 7], 53, Some(&value)),
-        Some(("10.0.0.7:53", Some(&value))),
-    );
+    check(&answer(AddressFamily::INET, &[10, 0, 0, 7], 53), Some("10.0.0.7:53"));
+    check(&answer(AddressFamily::INET6, &v6.octets(), 53), Some("[fd00::7]:53"));
+    check(&answer(AddressFamily::INET6, &mapped.octets(), 53), Some("10.0.0.7:53"));
 }
 
 #[test]
 fn what_is_cut_short_is_no_socket() {
-    let whole = answer(AddressFamily::INET, &[10, 0, 0, 7], 53, Some(&[1; 8]));
-    check(&whole[..MESSAGE - 1], None);
-    check(&whole[..whole.len() - 1], Some(("10.0.0.7:53", None)));
+    let whole = answer(AddressFamily::INET, &[10, 0, 0, 7], 53);
+    check(&whole[..whole.len() - 1], None);
     let datagram = message(BY_FAMILY, 0, &whole);
     assert_eq!(messages(&datagram).len(), 1);
     assert_eq!(messages(&datagram[..datagram.len() - 1]).len(), 0);
@@ -109,14 +98,14 @@ fn sockets_of_a_peer_that_is_gone_end_and_others_live() {
             (connected_to("127.0.0.1:0", "127.0.0.8:53"), false),
         ];
         let gone: [SocketAddr; 2] = ["127.0.0.9:53".parse().unwrap(), "[::1]:53".parse().unwrap()];
-        let destroyed = destroy_connected_udp(None, &|socket| gone.contains(&socket.peer)).unwrap();
+        let destroyed = destroy_connected_udp(&|socket| gone.contains(&socket.peer)).unwrap();
         assert_eq!(destroyed, 2);
         for (socket, dies) in cases {
             let error = socket.recv(&mut [0; 8]).unwrap_err();
             let expected = if dies { io::ErrorKind::ConnectionAborted } else { io::ErrorKind::WouldBlock };
             assert_eq!(error.kind(), expected, "{socket:?}");
         }
-        assert_eq!(destroy_connected_udp(None, &|socket| gone.contains(&socket.peer)).unwrap(), 0);
+        assert_eq!(destroy_connected_udp(&|socket| gone.contains(&socket.peer)).unwrap(), 0);
     });
 }
 
@@ -126,7 +115,7 @@ fn a_socket_that_went_by_itself_is_no_error() {
     namespace.run(|| {
         let socket = connected_to("127.0.0.1:0", "127.0.0.9:53");
         let diagnosis = Diagnosis::open().unwrap();
-        let listed = diagnosis.connected_udp(None).unwrap();
+        let listed = diagnosis.connected_udp().unwrap();
         drop(socket);
         assert_eq!(listed.len(), 1);
         diagnosis.can_destroy().unwrap();
