@@ -11,7 +11,7 @@ use abi::{
 use pipeline::{
     Common as _, Family, Tables, V4, V6,
     service::Choice,
-    socket::{Outcome, balance, kept, recall, remember, stands_for},
+    socket::{Outcome, balance, kept, lasts, recall, remember, stands_for},
 };
 
 use crate::{
@@ -93,10 +93,16 @@ fn before<F: Family>(call: &mut SockAddr, socket: Socket, frontend: Ip6, port: P
 where
     Maps: Tables<F>,
 {
-    match socket {
-        Socket::Connects => None,
-        Socket::Sends => kept::<F, _>(Maps, call.reverse()?, frontend, port),
+    if socket == Socket::Connects {
+        return None;
     }
+    if let Some(pair) = Slot::of(call.cookie())?.pair() {
+        let known = lasts::<F, _>(Maps, pair, frontend, port);
+        if known.is_some() {
+            return known;
+        }
+    }
+    kept::<F, _>(Maps, call.reverse()?, frontend, port)
 }
 
 #[inline(always)]
@@ -124,9 +130,7 @@ fn note(call: &mut SockAddr, socket: Socket, mut pair: ReversePair) {
     if socket == Socket::Sends {
         // Of datagrams nobody knows when they have been the last.
         pair.flags &= !pair_flags::COUNTED;
-        if let Some(reverse) = call.reverse_or_new() {
-            remember(reverse, pair);
-        }
+        note_destination(call, pair);
         return;
     }
     if call.proto() != Proto::TCP {
@@ -134,6 +138,23 @@ fn note(call: &mut SockAddr, socket: Socket, mut pair: ReversePair) {
     }
     if pair.flags & pair_flags::COUNTED != 0 || Maps.config().features & features::PEER_NAME != 0 {
         note_peer(call, pair);
+    }
+}
+
+/// The first destination of a socket goes to its slot, others to its storage.
+#[inline(always)]
+fn note_destination(call: &mut SockAddr, pair: ReversePair) {
+    if let Some(slot) = Slot::of(call.cookie()) {
+        let claimed = slot.claim();
+        if let Some(place) = slot.pair()
+            && (claimed || stands_for(place, pair.backend, pair.backend_port).is_some())
+        {
+            *place = pair;
+            return;
+        }
+    }
+    if let Some(reverse) = call.reverse_or_new() {
+        remember(reverse, pair);
     }
 }
 

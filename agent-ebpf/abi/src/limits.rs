@@ -28,7 +28,7 @@ pub const FRAGMENTS: usize = 8_192;
 pub const AFFINITIES: usize = 65_536;
 /// Clients of services with affinity, known by their sockets.
 pub const SOCKET_AFFINITIES: usize = 16_384;
-/// Slots of connected sockets: a power of two, which the programs use as a mask.
+/// Slots of sockets: a power of two, which the programs use as a mask.
 pub const SOCKET_SLOTS: usize = 65_536;
 /// Rows of source port rotors.
 pub const ROTORS: usize = 4_096;

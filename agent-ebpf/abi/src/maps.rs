@@ -390,7 +390,7 @@ pub const PORTS: MapSpec = MapSpec {
     readers: "xdp_ns, tcx_*, connect, sendmsg",
     stale: "one or two hash look-ups more for packets to that port or address",
 };
-/// Socket reverse translation of connected sockets.
+/// Socket reverse translation: a socket's peer.
 pub const SKSLOT: MapSpec = MapSpec {
     name: "bl1_skslot",
     kind: MapKind::MappedArray,
@@ -400,11 +400,11 @@ pub const SKSLOT: MapSpec = MapSpec {
     version: 1,
     key: "socket cookie & 65535",
     value: "cookie, the backend and the service address it stands for",
-    writer: "connect, sock_release",
-    readers: "getpeername, recvmsg; the agent, which ends sockets of removed backends",
+    writer: "connect, sendmsg, sock_release",
+    readers: "sendmsg, getpeername, recvmsg; the agent, which ends sockets of removed backends",
     stale: "sockets with the same place use socket storage instead",
 };
-/// Socket reverse translation of sockets that send without being connected, or have no slot.
+/// Socket reverse translation: further peers of a socket, or the only one if it has no slot.
 pub const SKREV: MapSpec = MapSpec {
     name: "bl1_skrev",
     kind: MapKind::SocketStorage,

@@ -3,8 +3,8 @@
 //! Written when `connect` or `sendmsg` replaces a service address, read when the application asks who its peer is
 //! (`getpeername`) or receives a datagram (`recvmsg`).
 //!
-//! A connected socket has one peer at a time, and sockets are connected often: it gets a [`SocketSlot`], which costs a fraction of the
-//! socket storage ([`SocketReverse`]) that sockets have that send to many, and that it gets too if its slot is another living socket's.
+//! Most sockets talk to one peer, and there are many: a socket's first pair goes to a [`SocketSlot`], which costs a fraction of the socket
+//! storage ([`SocketReverse`]). That is for further pairs, of sockets that send to many, and for sockets whose slot is another's.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -55,7 +55,7 @@ pub struct SocketReverse {
     pub _pad: u32,
 }
 
-/// Value of [`crate::maps::SKSLOT`], at index `cookie % number of slots`: the peer of one connected socket. Claimed at `connect` by compare-and-swap
+/// Value of [`crate::maps::SKSLOT`], at index `cookie % number of slots`: the peer of one socket. Claimed by compare-and-swap
 /// of the cookie, which no later socket ever has again, and freed when the socket is closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]

@@ -233,6 +233,43 @@ fn datagrams_go_to_the_backend_and_come_back_from_the_service() {
     });
 }
 
+#[test]
+fn one_socket_tells_the_services_apart_that_it_talks_to_and_keeps_their_backends() {
+    with_node(|mut node| {
+        for six in [false, true] {
+            let backends: Vec<_> = (0..8).map(|_| UdpSocket::bind((of(six, NODE), 0)).unwrap()).collect();
+            let ends: Vec<String> =
+                backends.iter().map(|b| format!("172.30.0.11:{}", b.local_addr().unwrap().port())).collect();
+            for (service, ends) in (1..).zip(ends.chunks(2)) {
+                let ends = ends.join(" ");
+                node.service_of(six, &format!("10.96.0.{service}:53/udp -> {ends}"));
+            }
+            let client = UdpSocket::bind((of(six, NODE), 0)).unwrap();
+            let mut bytes = [0; 8];
+            let mut chosen = Vec::new();
+            for round in 0..20 {
+                for service in 0..4 {
+                    let to = end(six, &format!("10.96.0.{}:53", service + 1));
+                    client.send_to(b"question", to).unwrap();
+                    let mut pair = backends[2 * service..2 * service + 2].iter().enumerate();
+                    let (n, from) = pair
+                        .find_map(|(n, backend)| {
+                            backend.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+                            Some((n, backend.recv_from(&mut bytes).ok()?.1))
+                        })
+                        .unwrap();
+                    backends[2 * service + n].send_to(b"answer", from).unwrap();
+                    assert_eq!(client.recv_from(&mut bytes).unwrap().1, to);
+                    if round == 0 {
+                        chosen.push(n);
+                    }
+                    assert_eq!(n, chosen[service], "IPv6 {six}: round {round}");
+                }
+            }
+        }
+    });
+}
+
 #[track_caller]
 fn check_error<T: std::fmt::Debug>(result: io::Result<T>, expected: ErrorKind, why: &str) {
     assert_eq!(result.map_err(|e| e.kind()).unwrap_err(), expected, "{why}");
@@ -445,6 +482,35 @@ fn time_of_a_connect() {
             }
         });
     }
+}
+
+/// As [`time_of_a_connect`]: a datagram of a socket that is not connected, and its answer.
+#[test]
+#[ignore = "measures"]
+fn time_of_a_datagram() {
+    with_node(|mut node| {
+        let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
+        for six in [false, true] {
+            let backend = UdpSocket::bind((of(six, NODE), 0)).unwrap();
+            let (addr, port) = (backend.local_addr().unwrap(), backend.local_addr().unwrap().port());
+            node.service_of(six, &format!("10.96.0.10:53/udp -> 172.30.0.11:{port}"));
+            let programs = if six { ["cg_sendmsg6", "cg_recvmsg6"] } else { ["cg_sendmsg4", "cg_recvmsg4"] };
+            let talk = |client: &UdpSocket, to: SocketAddr| {
+                let mut bytes = [0; 8];
+                client.send_to(b"question", to).unwrap();
+                let (_, from) = backend.recv_from(&mut bytes).unwrap();
+                backend.send_to(b"answer", from).unwrap();
+                assert_eq!(client.recv_from(&mut bytes).unwrap().1, to);
+            };
+            for (what, to) in [("to a service", end(six, "10.96.0.10:53")), ("to its backend", addr)] {
+                let client = UdpSocket::bind((of(six, NODE), 0)).unwrap();
+                node.time(&programs, &format!("{what}, one socket"), || talk(&client, to));
+                node.time(&programs, &format!("{what}, a socket each"), || {
+                    talk(&UdpSocket::bind((of(six, NODE), 0)).unwrap(), to);
+                });
+            }
+        }
+    });
 }
 
 impl Node {

@@ -123,7 +123,7 @@ pub fn stands_for(pair: &ReversePair, addr: Ip6, port: Port) -> Option<(Ip6, Por
     }
 }
 
-/// The pair by which the socket has used a service address before, if its backend is still the one it was.
+/// The backend by which the socket has used a service address before, if it is still the one it was.
 #[inline(always)]
 pub fn kept<F: Family, T: Tables<F>>(
     tables: T,
@@ -132,13 +132,28 @@ pub fn kept<F: Family, T: Tables<F>>(
     port: Port,
 ) -> Option<(Ip6, Port)> {
     for i in 0..PAIRS {
-        let pair = &reverse.pairs[i];
-        let matches = pair.frontend_port == port && pair.backend_port.0 != 0 && pair.frontend == frontend;
-        if matches && tables.generation(pair.index) == pair.generation {
-            return Some((pair.backend, pair.backend_port));
+        let known = lasts::<F, T>(tables, &reverse.pairs[i], frontend, port);
+        if known.is_some() {
+            return known;
         }
     }
     None
+}
+
+/// The pair's backend, if the pair stands for this service address and its backend is still the one it was.
+#[inline(always)]
+pub fn lasts<F: Family, T: Tables<F>>(
+    tables: T,
+    pair: &ReversePair,
+    frontend: Ip6,
+    port: Port,
+) -> Option<(Ip6, Port)> {
+    let matches = pair.frontend_port == port && pair.backend_port.0 != 0 && pair.frontend == frontend;
+    if matches && tables.generation(pair.index) == pair.generation {
+        Some((pair.backend, pair.backend_port))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
