@@ -234,6 +234,9 @@ impl Cluster {
         for problem in &diff.problems {
             tracing::warn!(%problem, "left out");
         }
+        if !self.segment.delivers_to_pods() {
+            through_the_stack(&mut diff);
+        }
         if !diff.is_empty() {
             match self.dataplane.apply(&diff) {
                 Ok(()) => self.progress.applied(begun.elapsed()),
@@ -248,6 +251,13 @@ impl Cluster {
         }
         self.dead_sockets.gone(std::mem::take(&mut diff.gone_udp));
     }
+}
+
+/// Backends on this node count as host processes: translated packets are left to the stack, which knows the way, and clients keep their
+/// addresses, since the answers come back by the stack, too.
+fn through_the_stack(diff: &mut Diff) {
+    let rows = diff.backends.iter_mut().filter_map(|(_, _, row)| row.as_mut());
+    rows.filter(|row| row.local).for_each(|row| row.host = true);
 }
 
 /// Watch events without end, each object made smaller by `trim` at once; failures are waited out and logged.
@@ -278,3 +288,6 @@ fn without_images(node: &mut Node) {
 fn trigger(slice: &EndpointSlice) -> Option<jiff::Timestamp> {
     slice.annotations().get(TRIGGER_ANNOTATION)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,19 +2,19 @@
 //!
 //! The data plane answers packets of translated UDP flows anew when a backend goes, but a socket that was balanced at `connect` talks to the
 //! backend itself and would do so for ever. Looked through are the network namespaces of the processes that the data plane serves (those
-//! below its cgroup) and the node's own; destroyed are the sockets whose stored translation names the backend, or, where the kernel does
-//! not show what is stored, all that are connected to its address and port. TCP needs none of this: a dead peer ends the connection.
+//! below its cgroup) and the node's own. A socket that is connected to the backend's address is destroyed if the data plane remembers
+//! that it came there by the backend's row, or cannot tell; one that its program connected to the pod itself is left alone. TCP needs none of
+//! this: a dead peer ends the connection.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use datapath::Dataplane;
-use network::Netns;
+use datapath::{Dataplane, SocketPair};
 use network::sockets::{self, Connected, SocketsError};
+use network::{Netns, processes};
 use service::Family;
 
 use crate::progress::Progress;
@@ -47,13 +47,10 @@ impl DeadSockets {
 }
 
 fn follow(receiver: &Receiver<Vec<Gone>>, dataplane: &Dataplane, progress: &Progress) {
-    let storage = dataplane.socket_reverse_map();
-    let storage =
-        storage.inspect_err(|error| tracing::warn!(%error, "stored translations cannot be read")).ok();
     while let Ok(mut gone) = receiver.recv() {
         std::thread::sleep(GATHER);
         gone.extend(receiver.try_iter().flatten());
-        match destroy(&by_address(&gone), storage.as_ref(), dataplane) {
+        match destroy(&by_address(&gone), dataplane) {
             Ok(0) => {}
             Ok(count) => {
                 tracing::info!(count, "UDP sockets of backends that are gone destroyed");
@@ -70,47 +67,39 @@ fn follow(receiver: &Receiver<Vec<Gone>>, dataplane: &Dataplane, progress: &Prog
 }
 
 /// Rows that stood for each address.
-fn by_address(gone: &[Gone]) -> HashMap<SocketAddr, HashSet<(Family, u32)>> {
-    let mut rows: HashMap<SocketAddr, HashSet<(Family, u32)>> = HashMap::new();
+fn by_address(gone: &[Gone]) -> HashMap<SocketAddr, Rows> {
+    let mut rows: HashMap<SocketAddr, Rows> = HashMap::new();
     for (family, index, address) in gone {
         rows.entry(*address).or_default().insert((*family, *index));
     }
     rows
 }
 
-fn destroy(
-    gone: &HashMap<SocketAddr, HashSet<(Family, u32)>>,
-    storage: Option<&OwnedFd>,
-    dataplane: &Dataplane,
-) -> Result<usize, SocketsError> {
-    let names = |value: &[u8], peer, (family, index)| datapath::reverse::names(value, family, index, peer);
-    let doomed = |socket: &Connected| is_doomed(gone, storage.is_some(), socket, names);
-    let work = || sockets::destroy_connected_udp(storage.map(AsFd::as_fd), &doomed);
+type Rows = HashSet<(Family, u32)>;
+
+fn destroy(gone: &HashMap<SocketAddr, Rows>, dataplane: &Dataplane) -> Result<usize, SocketsError> {
+    let processes = processes::below(dataplane.cgroup_path());
+    let processes =
+        processes.inspect_err(|error| tracing::warn!(%error, "processes of the node")).unwrap_or_default();
+    let doomed = |socket: &Connected| {
+        let rows = gone.get(&socket.peer);
+        rows.is_some_and(|rows| is_doomed(rows, &dataplane.socket_pair(socket.cookie)))
+    };
+    let work = || sockets::destroy_connected_udp(&doomed);
     let mut destroyed = work()?;
     // A namespace seen twice (the node's own) has nothing left the second time.
-    for namespace in namespaces(dataplane) {
+    for namespace in Netns::of_processes(&processes).unwrap_or_default() {
         destroyed += namespace.run(work).unwrap_or(Ok(0))?;
     }
     Ok(destroyed)
 }
 
-fn namespaces(dataplane: &Dataplane) -> Vec<Netns> {
-    let found = Netns::of_processes_below(dataplane.cgroup_path());
-    found.inspect_err(|error| tracing::warn!(%error, "network namespaces of the node")).unwrap_or_default()
-}
-
-/// Whether the socket came to a backend that is gone. `stored` says whether what programs stored in sockets is known; `names` whether a
-/// stored value names a row and its address.
-fn is_doomed(
-    gone: &HashMap<SocketAddr, HashSet<(Family, u32)>>,
-    stored: bool,
-    socket: &Connected,
-    names: impl Fn(&[u8], SocketAddr, (Family, u32)) -> bool,
-) -> bool {
-    let Some(rows) = gone.get(&socket.peer) else { return false };
-    match &socket.stored {
-        Some(value) => rows.iter().any(|row| names(value, socket.peer, *row)),
-        None => !stored,
+/// Whether a socket that is connected to the address of these rows came there by one of them.
+fn is_doomed(rows: &Rows, pair: &SocketPair) -> bool {
+    match pair {
+        SocketPair::Pair { family, backend, .. } => rows.contains(&(*family, *backend)),
+        SocketPair::Free => false,
+        SocketPair::Unknown => true,
     }
 }
 
@@ -119,34 +108,30 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
-    /// The stored value is the row's index here.
-    fn names(value: &[u8], _: SocketAddr, row: (Family, u32)) -> bool {
-        value == [row.1 as u8]
-    }
-
-    #[track_caller]
-    fn check(peer: &str, value: Option<u8>, stored: bool, expected: bool) {
-        let gone = by_address(&[
-            (Family::V4, 7, "10.0.0.1:53".parse().unwrap()),
-            (Family::V4, 8, "10.0.0.1:53".parse().unwrap()),
+    #[test]
+    fn rows_that_stood_for_one_address_are_together() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let rows = by_address(&[
+            (Family::V4, 7, address("10.0.0.1:53")),
+            (Family::V4, 8, address("10.0.0.1:53")),
+            (Family::V6, 7, address("[fd00::1]:53")),
         ]);
-        let socket = Connected::of(peer.parse().unwrap(), value.map(|value| vec![value]));
-        assert_eq!(is_doomed(&gone, stored, &socket, names), expected, "{peer} {value:?} {stored}");
+        assert_eq!(rows[&address("10.0.0.1:53")], HashSet::from([(Family::V4, 7), (Family::V4, 8)]));
+        assert_eq!(rows[&address("[fd00::1]:53")], HashSet::from([(Family::V6, 7)]));
     }
 
     #[test]
-    fn only_sockets_that_came_through_a_service_to_a_gone_backend_end() {
-        check("10.0.0.1:53", Some(7), true, true);
-        check("10.0.0.1:53", Some(8), true, true);
-        check("10.0.0.1:53", Some(9), true, false);
-        check("10.0.0.1:53", None, true, false);
-        check("10.0.0.1:54", Some(7), true, false);
-        check("10.0.0.2:53", Some(7), true, false);
-    }
-
-    #[test]
-    fn without_stored_values_the_address_decides() {
-        check("10.0.0.1:53", None, false, true);
-        check("10.0.0.2:53", None, false, false);
+    fn what_is_remembered_decides_and_what_is_not_known_dooms() {
+        let rows = HashSet::from([(Family::V4, 7)]);
+        let pair = |backend| SocketPair::Pair {
+            family: Family::V4,
+            backend,
+            address: "10.0.0.1:53".parse().unwrap(),
+        };
+        for (pair, expected) in
+            [(pair(7), true), (pair(8), false), (SocketPair::Free, false), (SocketPair::Unknown, true)]
+        {
+            assert_eq!(is_doomed(&rows, &pair), expected, "{pair:?}");
+        }
     }
 }

@@ -15,6 +15,8 @@ use network::{Cidr, PodNetwork, tunnel};
 pub trait Segment: Send {
     /// Which of another node's pod ranges the data plane may send packets to by itself.
     fn pod_ranges<'a>(&self, cidrs: &'a [Cidr]) -> &'a [Cidr];
+    /// Whether the data plane delivers to this node's pods; otherwise their packets go through the stack, as those of host processes do.
+    fn delivers_to_pods(&self) -> bool;
     /// How a node with these addresses is reached if it is on another segment.
     fn tunnel_to(&mut self, addresses: &[IpAddr]) -> Option<Tunnel>;
     /// Makes the kernel's routes to other nodes' pods equal to `routes`, and keeps these neighbours resolved.
@@ -27,6 +29,10 @@ pub struct ForeignNetwork;
 impl Segment for ForeignNetwork {
     fn pod_ranges<'a>(&self, _: &'a [Cidr]) -> &'a [Cidr] {
         &[]
+    }
+
+    fn delivers_to_pods(&self) -> bool {
+        false
     }
 
     fn tunnel_to(&mut self, _: &[IpAddr]) -> Option<Tunnel> {
@@ -141,6 +147,10 @@ pub fn existing_tunnel() -> Option<Vxlan> {
 impl Segment for OwnNetwork {
     fn pod_ranges<'a>(&self, cidrs: &'a [Cidr]) -> &'a [Cidr] {
         cidrs
+    }
+
+    fn delivers_to_pods(&self) -> bool {
+        true
     }
 
     fn tunnel_to(&mut self, addresses: &[IpAddr]) -> Option<Tunnel> {
