@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,8 @@ pub enum Transport {
     Udp,
     /// A datagram from a connected socket, which learns of refusals.
     UdpConnected,
+    /// No question: the client binds to the port itself, for TCP and for UDP.
+    Bind,
 }
 
 /// A question, asked until `want` backends have answered.
@@ -44,6 +46,8 @@ pub struct Ask {
     pub tries: usize,
     /// How long to wait for each answer.
     pub patience_ms: u64,
+    /// The source port, if it matters.
+    pub from: Option<u16>,
 }
 
 /// One backend's answer.
@@ -60,7 +64,7 @@ pub struct Sight {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Answered(BTreeSet<Sight>),
-    /// An active refusal.
+    /// An active refusal; of [`Transport::Bind`]: the port is taken.
     Refused,
     /// No answer in time, or no way there.
     Silent,
@@ -93,9 +97,9 @@ impl Client {
         serde_json::from_str(&line(&mut self.output).unwrap()).unwrap()
     }
 
-    /// One question, once.
-    pub fn once(&mut self, transport: Transport, to: SocketAddr) -> Outcome {
-        self.ask(&[Ask { transport, to, want: 1, tries: 1, patience_ms: 1000 }]);
+    /// One question, once; from this source port if it matters.
+    pub fn once(&mut self, transport: Transport, to: SocketAddr, from: Option<u16>) -> Outcome {
+        self.ask(&[Ask { transport, to, want: 1, tries: 1, patience_ms: 700, from }]);
         self.outcomes().remove(0)
     }
 }
@@ -157,7 +161,7 @@ fn one(ask: &Ask) -> Outcome {
 
 fn outcome(error: &io::Error) -> Outcome {
     match error.kind() {
-        ErrorKind::ConnectionRefused => Outcome::Refused,
+        ErrorKind::ConnectionRefused | ErrorKind::AddrInUse => Outcome::Refused,
         ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::HostUnreachable => Outcome::Silent,
         // What connect says when SO_SNDTIMEO is over (socket(7)).
         _ if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Outcome::Silent,
@@ -168,7 +172,8 @@ fn outcome(error: &io::Error) -> Outcome {
 fn question(ask: &Ask) -> io::Result<Sight> {
     let patience = Some(Duration::from_millis(ask.patience_ms));
     let any: IpAddr = if ask.to.is_ipv4() { "0.0.0.0" } else { "::" }.parse().unwrap();
-    let any = SocketAddr::new(any, NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+    let from = ask.from.unwrap_or_else(|| NEXT_PORT.fetch_add(1, Ordering::Relaxed));
+    let any = SocketAddr::new(any, from);
     let (text, peer) = match ask.transport {
         Transport::Tcp => {
             let mut stream = connect(any, ask.to, patience)?;
@@ -195,6 +200,11 @@ fn question(ask: &Ask) -> io::Result<Sight> {
             let length = socket.recv(&mut buffer)?;
             (String::from_utf8_lossy(&buffer[..length]).into_owned(), socket.peer_addr()?)
         }
+        Transport::Bind => {
+            let own = SocketAddr::new(any.ip(), ask.to.port());
+            let _both = (TcpListener::bind(own)?, UdpSocket::bind(own)?);
+            (format!("bound {}", any.ip()), own)
+        }
     };
     let (backend, seen) = text.trim().split_once(' ').ok_or_else(|| io::Error::other("half an answer"))?;
     let seen = seen.parse().map_err(io::Error::other)?;
@@ -205,6 +215,8 @@ fn question(ask: &Ask) -> io::Result<Sight> {
 fn connect(from: SocketAddr, to: SocketAddr, patience: Option<Duration>) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    // The port's last connection may be in TIME_WAIT, to another address.
+    set_socket_reuseaddr(&socket, true)?;
     rustix::net::bind(&socket, &from)?;
     set_socket_timeout(&socket, Timeout::Send, patience)?;
     rustix::net::connect(&socket, &to)?;

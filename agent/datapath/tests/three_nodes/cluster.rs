@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::agent::{Agent, Mode};
 use crate::client::Client;
-use crate::fabric::{Fabric, NODES, Plan, run};
+use crate::fabric::{Fabric, NODES, Plan};
 use crate::process::Place;
 use crate::server::{PORT, Server};
 
@@ -128,15 +128,20 @@ impl Cluster {
         cluster.clients = CLIENTS
             .map(|(who, hook)| ((who, hook), Client::start(&cluster.place(who, hook), first_port(who, hook))))
             .into();
-        // The ways from outside to addresses that no machine has.
-        let client = cluster.fabric.client();
         for (range4, range6, node) in
             [("203.0.113.0/24", "2001:db8:7::/64", 0), ("198.51.100.0/24", "2001:db8:8::/64", 2)]
         {
-            run(&format!("ip -n {client} route add {range4} via {}", cluster.fabric.address4(node)));
-            run(&format!("ip -n {client} route add {range6} via {}", cluster.fabric.address6(node)));
+            cluster.route_from_outside([range4, range6], node);
         }
         cluster
+    }
+
+    /// Outside, the way to addresses that no machine has leads by this node.
+    pub fn route_from_outside(&self, ranges: [&str; 2], node: usize) {
+        let addresses = [self.fabric.address4(node), self.fabric.address6(node)];
+        for (range, address) in ranges.into_iter().zip(addresses) {
+            self.fabric.route_from_client(range, node, &address);
+        }
     }
 
     fn server_place(&self, backend: Backend) -> Place {

@@ -139,6 +139,18 @@ impl Fabric {
         }
     }
 
+    /// The client's way to a range, by a node of this address; by the router to the node behind it.
+    pub fn route_from_client(&self, range: &str, node: usize, address: &str) {
+        let client = self.client();
+        if self.behind_router(node) {
+            let router = if range.contains(':') { "fd31:78::fe" } else { "172.31.78.254" };
+            run(&format!("ip -n {client} route replace {range} via {router}"));
+            run(&format!("ip -n {} route replace {range} via {address}", self.full("r")));
+        } else {
+            run(&format!("ip -n {client} route replace {range} via {address}"));
+        }
+    }
+
     fn behind_router(&self, member: usize) -> bool {
         self.plan.routed && member == 2
     }

@@ -9,8 +9,10 @@ mod agent;
 mod client;
 mod cluster;
 mod fabric;
+mod features;
 mod matrix;
 mod pass;
+mod ping;
 mod process;
 mod server;
 mod spec;
@@ -71,4 +73,26 @@ fn services_follow_the_rules_with_generic_xdp() {
 #[test]
 fn services_follow_the_rules_with_native_xdp() {
     matrix_with("native");
+}
+
+fn features_with(xdp: &str) {
+    let Some(_turn) = turn() else { return };
+    let plan = Plan { far_ends_run_xdp: xdp == "native", ..Plan::default() };
+    let mut cluster = Cluster::start(plan, &mode(xdp));
+    matrix::publish(&mut cluster);
+    features::service_addresses_answer_pings(&cluster);
+    features::source_ranges_bind_the_balancers_address(&mut cluster);
+    features::maglev_is_the_same_on_all_nodes(&mut cluster);
+    features::host_ports_may_have_an_address(&mut cluster);
+    features::node_ports_cannot_be_bound(&mut cluster);
+}
+
+#[test]
+fn further_fields_of_services_are_honoured_without_xdp() {
+    features_with("off");
+}
+
+#[test]
+fn further_fields_of_services_are_honoured_with_native_xdp() {
+    features_with("native");
 }

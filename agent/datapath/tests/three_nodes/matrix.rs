@@ -37,7 +37,7 @@ impl Row {
             Expected::Refused => (1, 1, PATIENCE_MS),
             Expected::Silent => (1, 1, SILENCE_MS),
         };
-        Ask { transport: self.transport, to: self.to, want, tries, patience_ms }
+        Ask { transport: self.transport, to: self.to, want, tries, patience_ms, from: None }
     }
 
     /// What is wrong with what became of it.

@@ -24,12 +24,17 @@ pub struct Shape {
     pub endpoints: &'static [Backend],
 }
 
-const fn shape(name: &'static str, number: u16, local: [bool; 2], endpoints: &'static [Backend]) -> Shape {
+pub const fn shape(
+    name: &'static str,
+    number: u16,
+    local: [bool; 2],
+    endpoints: &'static [Backend],
+) -> Shape {
     let [external_local, internal_local] = local;
     Shape { name, number, external_local, internal_local, endpoints }
 }
 
-const PODS: &[Backend] = &[Backend::Pod(0), Backend::Pod(1)];
+pub const PODS: &[Backend] = &[Backend::Pod(0), Backend::Pod(1)];
 const HOSTS: &[Backend] = &[Backend::Host(0), Backend::Host(1)];
 
 /// The Services: name, number, externalTrafficPolicy and internalTrafficPolicy Local, endpoints.
@@ -103,11 +108,11 @@ impl Shape {
         if six { format!("2001:db8:7::{}", self.number) } else { format!("203.0.113.{}", self.number) }
     }
 
-    fn balancer_ip(&self, six: bool) -> String {
+    pub fn balancer_ip(&self, six: bool) -> String {
         if six { format!("2001:db8:8::{}", self.number) } else { format!("198.51.100.{}", self.number) }
     }
 
-    fn node_port(&self) -> u16 {
+    pub fn node_port(&self) -> u16 {
         30_100 + self.number
     }
 
