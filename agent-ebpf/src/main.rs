@@ -1,7 +1,7 @@
 //! The programs of the data path: one file a hook. Built for the BPF target by `cargo xtask build`.
 //!
 //! A program file wraps its context, runs the composition of stages that `pipeline` has for the hook, and translates the
-//! verdict. Decisions live in `pipeline`, layouts in `abi`; [`ctx`] and [`maps`] are the only files with unsafe code.
+//! verdict. Decisions live in `pipeline`, layouts in `abi`; [`ctx`] and [`maps`] are the only modules with unsafe code.
 //! On other targets this crate is an empty program, so that the workspace builds without a BPF toolchain.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // What the compiler must not see through (constants that the loader overrides, bounds that the verifier must see) goes
