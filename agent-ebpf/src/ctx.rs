@@ -7,16 +7,21 @@
 
 use abi::{
     Ip4, Ip6, Port, Proto, Reason,
+    route::HandOff,
     socket::SocketReverse,
     zerocopy::{FromBytes, Immutable, IntoBytes},
 };
 use aya_ebpf::{
     EbpfContext as _,
-    bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_sock_addr, xdp_action, xdp_md},
+    bindings::{
+        __sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, BPF_F_ZERO_CSUM_TX, bpf_sock_addr, bpf_tunnel_key,
+        xdp_action, xdp_md,
+    },
     helpers::generated::{
-        bpf_csum_update, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh,
-        bpf_redirect_peer, bpf_set_retval, bpf_skb_change_tail, bpf_skb_pull_data, bpf_xdp_adjust_tail,
-        bpf_xdp_get_buff_len,
+        bpf_check_mtu, bpf_csum_update, bpf_get_netns_cookie, bpf_l4_csum_replace, bpf_redirect,
+        bpf_redirect_neigh, bpf_redirect_peer, bpf_set_retval, bpf_skb_change_tail, bpf_skb_change_type,
+        bpf_skb_pull_data, bpf_skb_set_tunnel_key, bpf_xdp_adjust_head, bpf_xdp_adjust_meta,
+        bpf_xdp_adjust_tail, bpf_xdp_get_buff_len,
     },
     programs::{SockAddrContext, TcContext, XdpContext},
 };
@@ -35,6 +40,10 @@ use crate::maps::{Maps, SKREV};
 const TCX_NEXT: i32 = -1;
 /// `TCX_DROP`.
 const TCX_DROP: i32 = 2;
+/// `PACKET_HOST` (`include/uapi/linux/if_packet.h`): the frame is for this host.
+const PACKET_HOST: u32 = 0;
+/// Time to live of outer packets.
+const TUNNEL_TTL: u8 = 64;
 
 /// A packet pointer from its 32-bit field of a context. The load is written out, since a compiler that knows the upper
 /// half to be zero moves the value through 32-bit registers, and the verifier then takes it for a number.
@@ -84,6 +93,14 @@ fn store<T: IntoBytes + Immutable>(data: usize, end: usize, at: usize, value: T)
     }
 }
 
+/// Having a global name makes this a program that the verifier looks at once, with any numbers, instead of once for each way to a
+/// call.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn bl_times(a: u32, b: u32) -> u32 {
+    pipeline::sctp::times(a, b)
+}
+
 /// A packet at an XDP hook.
 pub struct Xdp(XdpContext);
 
@@ -118,6 +135,25 @@ impl Xdp {
             Verdict::Redirect(ifindex) => unsafe { bpf_redirect(ifindex, 0) as u32 },
             // Pods and unknown neighbours are reached from tcx, after the stack has made an skb.
             Verdict::Peer(_) | Verdict::Neighbour(_) => xdp_action::XDP_PASS,
+            Verdict::HandOff(nexthop) => {
+                self.write_note(HandOff { magic: HandOff::MAGIC, nexthop });
+                xdp_action::XDP_PASS
+            }
+        }
+    }
+
+    /// Leaves a note for tcx in front of the packet. A driver that has no room for one passes the packet without: tcx finds the pod
+    /// by its address then.
+    #[inline(always)]
+    fn write_note(&self, note: HandOff) {
+        // SAFETY: the context is the program's own.
+        if unsafe { bpf_xdp_adjust_meta(self.0.ctx, -(size_of::<HandOff>() as i32)) } != 0 {
+            return;
+        }
+        let (start, data) = (packet_pointer!(self.0.ctx, xdp_md, data_meta), self.data());
+        if start + size_of::<HandOff>() <= data {
+            // SAFETY: the bytes lie between the note's start and the packet's.
+            unsafe { (start as *mut HandOff).write(note) }
         }
     }
 }
@@ -160,6 +196,40 @@ impl Packet for Xdp {
     fn ifindex(&self) -> u32 {
         self.0.ingress_ifindex() as u32
     }
+
+    #[inline(always)]
+    fn mtu(&self) -> u16 {
+        let mut mtu = 0_u32;
+        // SAFETY: the context is the program's own; the helper writes one word.
+        unsafe { bpf_check_mtu(self.0.ctx.cast(), self.ifindex(), &raw mut mtu, 0, 0) };
+        mtu as u16
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, bytes: usize) -> bool {
+        // SAFETY: the context is the program's own.
+        unsafe { bpf_xdp_adjust_head(self.0.ctx, -(bytes as i32)) == 0 }
+    }
+
+    #[inline(always)]
+    fn set_tunnel(&mut self, _vni: u32, _remote: u32) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn times(a: u32, b: u32) -> u32 {
+        bl_times(a, b)
+    }
+
+    #[inline(always)]
+    fn note(&self) -> Option<u32> {
+        None
+    }
 }
 
 /// A packet at a tcx hook.
@@ -199,6 +269,19 @@ impl Tc {
                     bpf_redirect_neigh(ifindex, core::ptr::null_mut(), 0, 0) as i32
                 }
                 Verdict::Transmit => bpf_redirect(self.ifindex(), 0) as i32,
+                // Only XDP leaves notes.
+                Verdict::HandOff(_) => TCX_NEXT,
+            }
+        }
+    }
+
+    /// Makes the packet one for this host, whatever its frame's destination is.
+    #[inline(always)]
+    pub fn accept(&self) {
+        // SAFETY: the context is the program's own.
+        unsafe {
+            if (*self.0.skb.skb).pkt_type != PACKET_HOST {
+                bpf_skb_change_type(self.0.skb.skb, PACKET_HOST);
             }
         }
     }
@@ -272,6 +355,54 @@ impl Packet for Tc {
     fn ifindex(&self) -> u32 {
         // SAFETY: the context is the program's own.
         unsafe { (*self.0.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn mtu(&self) -> u16 {
+        let mut mtu = 0_u32;
+        // SAFETY: the context is the program's own; the helper writes one word.
+        unsafe { bpf_check_mtu(self.0.skb.skb.cast(), self.ifindex(), &raw mut mtu, 0, 0) };
+        mtu as u16
+    }
+
+    #[inline(always)]
+    fn segment(&self) -> u32 {
+        // SAFETY: the context is the program's own.
+        unsafe { (*self.0.skb.skb).gso_size }
+    }
+
+    #[inline(always)]
+    fn grow_front(&mut self, _bytes: usize) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn set_tunnel(&mut self, vni: u32, remote: u32) -> bool {
+        // SAFETY: all bytes of the key may be zero.
+        let mut key: bpf_tunnel_key = unsafe { core::mem::zeroed() };
+        key.tunnel_id = vni;
+        // The helper wants a number.
+        key.__bindgen_anon_1.remote_ipv4 = u32::from_be(remote);
+        key.tunnel_ttl = TUNNEL_TTL;
+        let (skb, size) = (self.0.skb.skb, size_of::<bpf_tunnel_key>() as u32);
+        // SAFETY: the context is the program's own, and the key lives during the call.
+        unsafe { bpf_skb_set_tunnel_key(skb, &raw mut key, size, u64::from(BPF_F_ZERO_CSUM_TX)) == 0 }
+    }
+
+    #[inline(always)]
+    fn times(a: u32, b: u32) -> u32 {
+        bl_times(a, b)
+    }
+
+    #[inline(always)]
+    fn note(&self) -> Option<u32> {
+        let start = packet_pointer!(self.0.skb.skb, __sk_buff, data_meta);
+        if start + size_of::<HandOff>() > self.data() {
+            return None;
+        }
+        // SAFETY: the bytes lie before the packet.
+        let note = unsafe { (start as *const HandOff).read() };
+        (note.magic == HandOff::MAGIC).then_some(note.nexthop)
     }
 }
 

@@ -8,7 +8,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use abi::{
-    Config, Ip4, Ip6, Reason,
+    Config, Ip4, Ip6, Mac, Reason,
     affinity::{Affinity, AffinityKey4, AffinityKey6, SocketAffinityKey},
     backend::{Backend4, Backend6, GenerationLine, Load},
     config::Control,
@@ -27,7 +27,10 @@ use aya_ebpf::{
     Global,
     bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie::Key as LpmKey},
-    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
+    helpers::{
+        bpf_get_prandom_u32,
+        generated::{bpf_get_smp_processor_id, bpf_ktime_get_coarse_ns},
+    },
     macros::btf_map,
 };
 use pipeline::{
@@ -169,6 +172,12 @@ impl Common for Maps {
     }
 
     #[inline(always)]
+    fn cpu(&self) -> u32 {
+        // SAFETY: the helper has no arguments and no preconditions.
+        unsafe { bpf_get_smp_processor_id() }
+    }
+
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: the helper has no arguments and no preconditions.
         unsafe { bpf_get_prandom_u32() }
@@ -262,6 +271,11 @@ impl Common for Maps {
     }
 
     #[inline(always)]
+    fn is_peer(&self, mac: Mac) -> bool {
+        PEERMAC.get_ptr(&PeerMac { mac, _pad: 0 }).is_some()
+    }
+
+    #[inline(always)]
     fn socket_affinity(&self, key: &SocketAffinityKey) -> Option<Affinity> {
         AFFSK.get_ptr(key).map(affinity)
     }
@@ -294,7 +308,7 @@ macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident,
      $affinity_key:ident, $client:ident,
      $fe:ident, $srcr:ident, $load:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
-     $flows:ident, $flowq:ident, $frag:ident, $aff:ident, $scratch:ident) => {
+     $flows:ident, $next:ident, $flowq:ident, $frag:ident, $aff:ident, $scratch:ident) => {
         impl FlowEntry<$family> for FlowPtr<$flow> {
             #[inline(always)]
             fn copy_to(&self, out: &mut $flow) {
@@ -407,6 +421,7 @@ macro_rules! family_tables {
             fn flow(&self, table: FlowTable, key: &$flow_key) -> Option<FlowPtr<$flow>> {
                 match table {
                     FlowTable::Established => $flows.get_ptr_mut(key),
+                    FlowTable::Next => $next.get_ptr_mut(key),
                     FlowTable::Embryonic => $flowq.get_ptr_mut(key),
                 }
                 .map(FlowPtr)
@@ -426,6 +441,7 @@ macro_rules! family_tables {
                 });
                 match table {
                     FlowTable::Established => $flows.insert(key, value, flags),
+                    FlowTable::Next => $next.insert(key, value, flags),
                     FlowTable::Embryonic => $flowq.insert(key, value, flags),
                 }
                 .map_err(|errno| if errno == -EEXIST { Refused::Exists } else { Refused::Full })
@@ -436,6 +452,7 @@ macro_rules! family_tables {
                 // A missing entry is what was wanted.
                 let _: Result<(), i32> = match table {
                     FlowTable::Established => $flows.remove(key),
+                    FlowTable::Next => $next.remove(key),
                     FlowTable::Embryonic => $flowq.remove(key),
                 };
             }
@@ -485,6 +502,7 @@ family_tables!(
     EPSEEN4,
     NODEIP4,
     FLOW4,
+    FLOW4_NEXT,
     FLOWQ4,
     FRAG4,
     AFF4,
@@ -509,6 +527,7 @@ family_tables!(
     EPSEEN6,
     NODEIP6,
     FLOW6,
+    FLOW6_NEXT,
     FLOWQ6,
     FRAG6,
     AFF6,

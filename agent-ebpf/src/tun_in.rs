@@ -8,6 +8,8 @@ use crate::{ctx::Tc, maps::Maps};
 #[classifier]
 fn tcx_tun_in(ctx: TcContext) -> i32 {
     let mut packet = Tc::new(ctx);
-    let verdict = pipeline::uplink::ingress(&mut packet, Maps, At::Tc);
+    // Inner frames have one destination address on all nodes, which no device has.
+    packet.accept();
+    let verdict = pipeline::uplink::ingress(&mut packet, Maps, At::Tunnel);
     packet.end(verdict)
 }

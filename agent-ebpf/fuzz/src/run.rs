@@ -7,9 +7,8 @@ use golden::case::{Case, Hook, Step};
 use golden::frame::Frame;
 use golden::memory::Memory;
 use golden::objects::Objects;
-use golden::world::{self, PODS, UPLINK};
+use golden::world::{self, PODS, TUNNEL, UPLINK};
 use pipeline::Verdict;
-use pipeline::forward::At;
 
 use crate::script::{Move, Operation, Script, Source};
 use crate::wire::Layout;
@@ -98,8 +97,8 @@ impl Node {
                 layout.mend(&mut before);
             }
         }
-        let mut frame = Frame { bytes: before.clone(), ifindex: ifindex(hook) };
-        let verdict = through(hook, &mut frame, &self.memory);
+        let mut frame = Frame::new(before.clone(), hook.ifindex());
+        let verdict = hook.run(&mut frame, &self.memory);
         let broken = judge(&before, &frame.bytes, verdict);
         self.last.clone_from(&frame.bytes);
         match broken {
@@ -109,29 +108,13 @@ impl Node {
     }
 }
 
-fn ifindex(hook: Hook) -> u32 {
-    match hook {
-        Hook::PodIn(n) | Hook::PodOut(n) => n,
-        _ => UPLINK,
-    }
-}
-
-fn through(hook: Hook, frame: &mut Frame, memory: &Memory) -> Verdict {
-    match hook {
-        Hook::PodIn(_) => pipeline::pod::ingress(frame, memory),
-        Hook::PodOut(_) | Hook::UpOut => pipeline::egress::egress(frame, memory),
-        Hook::UpIn => pipeline::uplink::ingress(frame, memory, At::Tc),
-        Hook::Xdp => pipeline::uplink::ingress(frame, memory, At::Xdp),
-    }
-}
-
 /// The first rule that a packet breaks.
 fn judge(before: &[u8], after: &[u8], verdict: Verdict) -> Option<&'static str> {
     if matches!(verdict, Verdict::Drop(_)) {
         return None;
     }
     if let Verdict::Peer(to) | Verdict::Redirect(to) | Verdict::Neighbour(to) = verdict
-        && to != UPLINK
+        && !matches!(to, UPLINK | TUNNEL)
         && !PODS.contains(&to)
     {
         return Some("a packet goes to an interface that nobody has");

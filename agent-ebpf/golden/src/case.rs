@@ -3,18 +3,21 @@
 //! ```text
 //! == name
 //! service 10.96.0.10:80/tcp -> 10.244.1.5:8080
-//! at pod 5                     hook: `pod N`, `to-pod N` (egress), `up`, `up-out`, `xdp`
+//! at pod 5                     hook: `pod N`, `to-pod N` (egress), `up`, `up-out`, `xdp`, `tunnel`
 //! in PACKET                    see `frame`
 //! peer 6 PACKET                what must come out: `pass`, `drop REASON`, `peer N`, `redirect N`, `neighbour N`,
-//! ```                          `tx`; without PACKET the bytes must be those that went in
+//! ```                          `tx`, `handoff N` (XDP's note of a next hop), `tunnel VNI` (tc's tunnel to node 4);
+//!                              without PACKET the bytes must be those that went in
 //!
-//! `only 4` or `only 6` restricts the family; `gone BACKEND` removes a backend; `later SECONDS` lets time pass for client affinity; lines that start with `#` are comments.
+//! `only 4` or `only 6` restricts the family, `only host` leaves the kernel out; `with metadata`, `with xdp`, `with both`, `with next` (the
+//! flow tables grow), `with ports=A-B` (of translated clients) load the programs otherwise; `note N` puts a note before the next packet,
+//! `segments N` makes the next packet one that will be cut into segments; `gone BACKEND` removes a backend; `later SECONDS` lets time pass for client affinity; lines that start with `#` are comments.
 
+use abi::{Config, Reason, config::features};
 use pipeline::Verdict;
 
-use abi::Reason;
-
-use crate::frame::Spec;
+pub use crate::hook::Hook;
+use crate::{frame::Spec, memory::Memory, objects::Objects, world};
 
 /// The table of cases.
 pub const CASES: &str = concat!(
@@ -24,21 +27,6 @@ pub const CASES: &str = concat!(
     "\n",
     include_str!("../cases/paths.txt")
 );
-
-/// A hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// tcx ingress of a pod's veth.
-    PodIn(u32),
-    /// tcx egress of a pod's veth.
-    PodOut(u32),
-    /// tcx ingress of the uplink.
-    UpIn,
-    /// tcx egress of the uplink.
-    UpOut,
-    /// XDP on the uplink.
-    Xdp,
-}
 
 /// One line of a case.
 #[derive(Clone, Debug)]
@@ -53,8 +41,30 @@ pub enum Step {
     At(Hook),
     /// Send a packet.
     In(Box<Spec>),
-    /// What must have come out.
-    Out(Verdict, Option<Box<Spec>>),
+    /// The next packet has XDP's note of a next hop.
+    Note(u32),
+    /// The next packet will be cut into segments with this payload.
+    Segments(u32),
+    /// What must have come out, and in which network of the tunnel to node 4 tc sends it.
+    Out(Verdict, Option<Box<Spec>>, Option<u32>),
+}
+
+impl Step {
+    /// Changes the world, if the step is one that does.
+    ///
+    /// # Errors
+    /// Names what is not understood.
+    pub fn prepare(&self, six: bool, objects: &mut Objects, memory: &mut Memory) -> Result<bool, String> {
+        match self {
+            Self::Service(text) => objects.service(text, six, memory)?,
+            Self::Gone(text) => objects.gone(text, six, memory)?,
+            Self::Later(ticks) => memory.now.set(memory.now.get().wrapping_add(*ticks)),
+            Self::At(_) | Self::In(_) | Self::Note(_) | Self::Segments(_) | Self::Out(..) => {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// A case.
@@ -66,8 +76,44 @@ pub struct Case {
     pub four: bool,
     /// Runs with IPv6.
     pub six: bool,
+    /// Runs in the kernel, too.
+    pub kernel: bool,
+    /// Features besides the world's.
+    pub features: u32,
+    /// Source ports of translated clients, if not the default ones.
+    pub ports: Option<(u16, u16)>,
     /// Lines, with their numbers.
     pub steps: Vec<(usize, Step)>,
+}
+
+impl Case {
+    /// The node's constants for the case.
+    pub fn config(&self) -> Config {
+        let mut config = world::config();
+        config.features |= self.features;
+        if let Some((first, last)) = self.ports {
+            (config.snat_port_first, config.snat_port_last) = (first, last);
+            (config.snat_high_first, config.snat_high_last) = (1, 0);
+        }
+        config
+    }
+
+    fn with(&mut self, word: &str) -> Result<(), String> {
+        self.features |= match word {
+            "metadata" => features::METADATA,
+            "xdp" => features::XDP,
+            "both" => features::FLOWS_BOTH,
+            "next" => features::FLOWS_BOTH | features::FLOWS_NEXT,
+            _ => {
+                let range = word.strip_prefix("ports=").and_then(|range| range.split_once('-'));
+                let (first, last) = range.ok_or_else(|| format!("with {word:?}"))?;
+                let number = |text: &str| text.parse::<u16>().map_err(|e| format!("with {word:?}: {e}"));
+                self.ports = Some((number(first)?, number(last)?));
+                0
+            }
+        };
+        Ok(())
+    }
 }
 
 /// Reads all cases.
@@ -82,13 +128,25 @@ pub fn parse(text: &str) -> Result<Vec<Case>, String> {
             continue;
         }
         if let Some(name) = line.strip_prefix("==") {
-            cases.push(Case { name: name.trim().to_owned(), four: true, six: true, steps: Vec::new() });
+            cases.push(Case {
+                name: name.trim().to_owned(),
+                four: true,
+                six: true,
+                kernel: true,
+                features: 0,
+                ports: None,
+                steps: Vec::new(),
+            });
             continue;
         }
         let case = cases.last_mut().ok_or_else(|| format!("line {number}: before the first case"))?;
         match line {
             "only 4" => case.six = false,
             "only 6" => case.four = false,
+            "only host" => case.kernel = false,
+            _ if line.starts_with("with ") => {
+                case.with(&line[5..]).map_err(|e| format!("line {number}: {e}"))?;
+            }
             _ => case.steps.push((number, step(line).map_err(|e| format!("line {number}: {e}"))?)),
         }
     }
@@ -113,17 +171,22 @@ fn step(line: &str) -> Result<Step, String> {
             ("up", "") => Hook::UpIn,
             ("up-out", "") => Hook::UpOut,
             ("xdp", "") => Hook::Xdp,
+            ("tunnel", "") => Hook::TunIn,
             _ => return Err(format!("hook {rest:?}")),
         }),
         "in" => Step::In(packet(rest)?.ok_or("in: no packet")?),
-        "pass" => Step::Out(Verdict::Pass, packet(rest)?),
-        "tx" => Step::Out(Verdict::Transmit, packet(rest)?),
-        "peer" => Step::Out(Verdict::Peer(number(first)?), packet(after)?),
-        "redirect" => Step::Out(Verdict::Redirect(number(first)?), packet(after)?),
-        "neighbour" => Step::Out(Verdict::Neighbour(number(first)?), packet(after)?),
+        "note" => Step::Note(number(rest)?),
+        "segments" => Step::Segments(number(rest)?),
+        "pass" => Step::Out(Verdict::Pass, packet(rest)?, None),
+        "tx" => Step::Out(Verdict::Transmit, packet(rest)?, None),
+        "peer" => Step::Out(Verdict::Peer(number(first)?), packet(after)?, None),
+        "redirect" => Step::Out(Verdict::Redirect(number(first)?), packet(after)?, None),
+        "neighbour" => Step::Out(Verdict::Neighbour(number(first)?), packet(after)?, None),
+        "handoff" => Step::Out(Verdict::HandOff(number(first)?), packet(after)?, None),
+        "tunnel" => Step::Out(Verdict::Redirect(world::TUNNEL), packet(after)?, Some(number(first)?)),
         "drop" => {
             let reason = Reason::ALL.into_iter().find(|r| r.as_str() == first);
-            Step::Out(Verdict::Drop(reason.ok_or_else(|| format!("reason {first:?}"))?), None)
+            Step::Out(Verdict::Drop(reason.ok_or_else(|| format!("reason {first:?}"))?), None, None)
         }
         _ => return Err(format!("{word:?} is not understood")),
     })
@@ -161,10 +224,21 @@ impl Talk {
         self.came_out = bytes.to_vec();
     }
 
-    /// The bytes that must come out; without a description those that went in.
-    pub fn expected(&self, spec: Option<&Spec>, quoted_out: &[u8]) -> Vec<u8> {
+    /// The bytes that must come out; without a description those that went in. `actual` are those that came: an outer packet's
+    /// source port may be any of the range.
+    pub fn expected(&self, spec: Option<&Spec>, quoted_out: &[u8], actual: &[u8]) -> Vec<u8> {
         let Some(spec) = spec else { return self.went_in.clone() };
         let spec = if self.six { spec.to_v6() } else { spec.clone() };
+        let mut bytes = self.described(&spec, quoted_out);
+        if spec.is_tunnelled()
+            && let Some(port @ [0xc0..=0xff, _]) = actual.get(34..36)
+        {
+            bytes[34..36].copy_from_slice(port);
+        }
+        bytes
+    }
+
+    fn described(&self, spec: &Spec, quoted_out: &[u8]) -> Vec<u8> {
         match (&self.before, &self.last) {
             (Some(before), Some(last)) if last.is_error() => {
                 spec.build(&before.with_hops_of(quoted_out).build(&[]))

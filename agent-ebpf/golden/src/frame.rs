@@ -3,12 +3,14 @@
 //! `client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S +12`: frame addresses, hop count, protocol, ends, then words:
 //! TCP flags (letters of `FSRPA`), `+n` bytes of payload, `seq=n`, `ack=n`, `vlan=n` (twice for two tags), `nosum` (UDP
 //! without a checksum), `options` (IPv4 options, or an IPv6 destination options header), `frag=id:offset` or
-//! `frag=id:offset+` (more follow). Protocols `unreach` (port unreachable) and `toobig` (fragmentation needed, packet too big)
-//! quote another packet: see [`crate::case::Talk`].
+//! `frag=id:offset+` (more follow), `nodf` (IPv4: may be fragmented), `mss=n` (a TCP option, `odd` before: at an odd place), `cut=n`
+//! (only the frame's first `n` bytes), `at=n:byte` (another byte at a place), `vxlan=n` (the frame travels in network `n` of the tunnel to
+//! node 4). SCTP's `S`, `SA`, `F` and `R` are INIT, INIT ACK, SHUTDOWN and ABORT, without them the chunk is DATA. Protocols `unreach`
+//! (port unreachable) and `toobig` (fragmentation needed, packet too big; `size=n`) quote another packet: see [`crate::case::Talk`].
 
 use std::net::{IpAddr, SocketAddr};
 
-use abi::Mac;
+use abi::{Mac, route::TUNNEL_MAC};
 use pipeline::{Packet, packet::Mend, parse::tcp};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -32,6 +34,15 @@ pub struct Spec {
     options: bool,
     /// Identification, offset in bytes, whether more follow.
     fragment: Option<(u16, u16, bool)>,
+    may_fragment: bool,
+    /// Largest segment size, and whether it stands at an odd place.
+    mss: Option<u16>,
+    odd: bool,
+    /// What a "too big" tells.
+    size: u16,
+    cut: Option<usize>,
+    other_byte: Option<(usize, u8)>,
+    vxlan: Option<u32>,
 }
 
 fn end(text: &str) -> Result<SocketAddr, String> {
@@ -67,6 +78,13 @@ impl Spec {
             no_sum: false,
             options: false,
             fragment: None,
+            may_fragment: false,
+            mss: None,
+            odd: false,
+            size: 1280,
+            cut: None,
+            other_byte: None,
+            vxlan: None,
         };
         for word in words {
             spec.word(word)?;
@@ -85,6 +103,16 @@ impl Spec {
                 let (id, offset) = text.trim_end_matches('+').split_once(':').ok_or("frag: no :")?;
                 self.fragment = Some((number(id)? as u16, number(offset)? as u16, more));
             }
+            Some(("mss", n)) => self.mss = Some(number(n)? as u16),
+            Some(("size", n)) => self.size = number(n)? as u16,
+            Some(("cut", n)) => self.cut = Some(number(n)? as usize),
+            Some(("vxlan", n)) => self.vxlan = Some(number(n)?),
+            Some(("at", text)) => {
+                let (place, byte) = text.split_once(':').ok_or("at: no :")?;
+                self.other_byte = Some((number(place)? as usize, number(byte)? as u8));
+            }
+            None if word == "nodf" => self.may_fragment = true,
+            None if word == "odd" => self.odd = true,
             None if word == "nosum" => self.no_sum = true,
             None if word == "options" => self.options = true,
             None if word.starts_with('+') => self.payload = number(&word[1..])? as usize,
@@ -123,6 +151,23 @@ impl Spec {
 
     /// The packet's bytes. `quoted` is the packet that an ICMP error is about.
     pub fn build(&self, quoted: &[u8]) -> Vec<u8> {
+        let mut frame = self.frame(quoted);
+        if let Some((place, byte)) = self.other_byte {
+            frame[place] = byte;
+        }
+        frame.truncate(self.cut.unwrap_or(frame.len()));
+        match self.vxlan {
+            Some(vni) => tunnelled(vni, frame),
+            None => frame,
+        }
+    }
+
+    /// Whether the packet travels in a tunnel.
+    pub const fn is_tunnelled(&self) -> bool {
+        self.vxlan.is_some()
+    }
+
+    fn frame(&self, quoted: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
         frame.extend(self.dmac.bytes());
         frame.extend(self.smac.bytes());
@@ -151,9 +196,11 @@ impl Spec {
         let (proto, at, mut body) = match self.proto.as_str() {
             "tcp" => {
                 let window: u16 = if self.flags & tcp::RST != 0 { 0 } else { 1024 };
-                let rest =
-                    [&self.seq.to_be_bytes()[..], &self.ack.to_be_bytes(), &[0x50, self.flags]].concat();
-                (6, Some(16), [&ports[..], &rest, &window.to_be_bytes(), &[0; 4]].concat())
+                let options = self.tcp_options();
+                let words = (20 + options.len() as u8) / 4;
+                let rest = [&self.seq.to_be_bytes()[..], &self.ack.to_be_bytes(), &[words << 4, self.flags]]
+                    .concat();
+                (6, Some(16), [&ports[..], &rest, &window.to_be_bytes(), &[0; 4], &options].concat())
             }
             "udp" => (17, Some(6), [&ports[..], &(8 + self.payload as u16).to_be_bytes(), &[0; 2]].concat()),
             "echo" => {
@@ -167,10 +214,22 @@ impl Spec {
                 let kind = match (kind, six) {
                     ("unreach", false) => [3, 3, 0, 0, 0, 0, 0, 0],
                     ("unreach", true) => [1, 4, 0, 0, 0, 0, 0, 0],
-                    (_, false) => [3, 4, 0, 0, 0, 0, 5, 0],
-                    (_, true) => [2, 0, 0, 0, 0, 0, 5, 0],
+                    (_, false) => [3, 4, 0, 0, 0, 0, (self.size >> 8) as u8, self.size as u8],
+                    (_, true) => [2, 0, 0, 0, 0, 0, (self.size >> 8) as u8, self.size as u8],
                 };
                 (if six { 58 } else { 1 }, Some(2), [&kind[..], &quoted[link..link + quote]].concat())
+            }
+            "sctp" => {
+                let chunk = match self.flags {
+                    tcp::SYN => 1,
+                    flags if flags & tcp::SYN != 0 => 2,
+                    flags if flags & tcp::FIN != 0 => 7,
+                    flags if flags & tcp::RST != 0 => 6,
+                    _ => 0,
+                };
+                let len = 4 + self.payload as u16;
+                let chunk = [&[chunk, 3][..], &len.to_be_bytes()].concat();
+                (132, None, [&ports[..], &self.seq.to_be_bytes(), &[0; 4], &chunk].concat())
             }
             other => (other.parse().unwrap_or(255), None, Vec::new()),
         };
@@ -178,6 +237,10 @@ impl Spec {
             return (proto, payload);
         }
         body.extend(payload);
+        if proto == 132 {
+            let sum = crc32c(&body);
+            body[8..12].copy_from_slice(&sum.to_le_bytes());
+        }
         if let Some(at) = at
             && !(self.no_sum && proto == 17)
         {
@@ -191,6 +254,14 @@ impl Spec {
         (proto, body)
     }
 
+    fn tcp_options(&self) -> Vec<u8> {
+        match self.mss {
+            Some(mss) if self.odd => [&[1, 2, 4][..], &mss.to_be_bytes(), &[1, 1, 0]].concat(),
+            Some(mss) => [&[2, 4][..], &mss.to_be_bytes()].concat(),
+            None => Vec::new(),
+        }
+    }
+
     fn pseudo(&self, proto: u8, len: usize) -> u64 {
         sum(&octets(self.src.ip())) + sum(&octets(self.dst.ip())) + u64::from(proto) + len as u64
     }
@@ -200,7 +271,7 @@ impl Spec {
         let len = u16::from(words) * 4 + body as u16;
         let (id, field) = match self.fragment {
             Some((id, offset, more)) => (id, (offset / 8) | if more { 0x2000 } else { 0 }),
-            None => (0, 0x4000),
+            None => (0, if self.may_fragment { 0 } else { 0x4000 }),
         };
         let mut header = vec![0x40 | words, 0];
         header.extend([len.to_be_bytes(), id.to_be_bytes(), field.to_be_bytes()].concat());
@@ -237,6 +308,28 @@ impl Spec {
         header.extend(extensions);
         header
     }
+}
+
+/// The frame inside VXLAN from node 1 to node 4 (RFC 7348, 5), inner frame addresses included. The outer source port is left zero.
+fn tunnelled(vni: u32, mut inner: Vec<u8>) -> Vec<u8> {
+    inner[..12].copy_from_slice(&[TUNNEL_MAC.bytes(), TUNNEL_MAC.bytes()].concat());
+    let inner = [&[8, 0, 0, 0][..], &(vni << 8).to_be_bytes(), &inner].concat();
+    let line = format!("uplink>gateway 64 udp 172.30.0.11:0>172.30.0.14:4789 nosum +{}", inner.len());
+    let mut outer = Spec::parse(&line).map(|spec| spec.frame(&[])).unwrap_or_default();
+    outer[42..].copy_from_slice(&inner);
+    outer
+}
+
+/// CRC32c, bit by bit (RFC 9260, appendix A).
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ if crc & 1 != 0 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    !crc
 }
 
 fn octets(addr: IpAddr) -> Vec<u8> {
@@ -278,6 +371,19 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Interface of the hook.
     pub ifindex: u32,
+    /// The next hop that XDP has noted.
+    pub note: Option<u32>,
+    /// Payload of the segments that the packet will be cut into, zero if it is one.
+    pub segment: u32,
+    /// Network identifier and other end of the tunnel that the packet goes into.
+    pub tunnel: Option<(u32, u32)>,
+}
+
+impl Frame {
+    /// A packet that came by an interface.
+    pub const fn new(bytes: Vec<u8>, ifindex: u32) -> Self {
+        Self { bytes, ifindex, note: None, segment: 0, tunnel: None }
+    }
 }
 
 impl Packet for Frame {
@@ -311,5 +417,27 @@ impl Packet for Frame {
 
     fn ifindex(&self) -> u32 {
         self.ifindex
+    }
+
+    fn mtu(&self) -> u16 {
+        world::TUNNEL_MTU
+    }
+
+    fn segment(&self) -> u32 {
+        self.segment
+    }
+
+    fn grow_front(&mut self, bytes: usize) -> bool {
+        self.bytes.splice(0..0, vec![0; bytes]);
+        true
+    }
+
+    fn set_tunnel(&mut self, vni: u32, remote: u32) -> bool {
+        self.tunnel = Some((vni, remote));
+        true
+    }
+
+    fn note(&self) -> Option<u32> {
+        self.note
     }
 }

@@ -10,6 +10,7 @@
 
 pub mod case;
 pub mod frame;
+pub mod hook;
 pub mod maglev;
 pub mod memory;
 pub mod objects;

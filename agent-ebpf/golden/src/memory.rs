@@ -13,7 +13,7 @@ use abi::{
     flow::{Flow4, Flow6, FlowKey4, FlowKey6},
     fragment::{Fragment, FragmentKey4, FragmentKey6},
     frontend::{Frontend, FrontendKey4, FrontendKey6},
-    maps::{self, PortBitmap},
+    maps::{self, PeerMac, PortBitmap},
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
     service::{MaglevLine, Run, Service, SlotLine},
     source::{SERVICE_BITS, SourceKey4, SourceKey6},
@@ -24,6 +24,7 @@ use pipeline::{
     family::{Backend, Tuple},
     flow::Opening,
     parse::{Fragmented, Headers},
+    route::Target,
     tables::{FlowEntry, FlowTable, Insert, Refused, Scratch},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -34,7 +35,7 @@ use crate::world::Sink;
 type Maps = HashMap<&'static str, HashMap<Vec<u8>, Vec<u8>>>;
 
 /// The tables of one node.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Memory {
     config: Config,
     maps: RefCell<Maps>,
@@ -106,6 +107,10 @@ impl Common for &Memory {
         self.now.get()
     }
 
+    fn cpu(&self) -> u32 {
+        0
+    }
+
     fn random(&self) -> u32 {
         let mut state = self.random.get();
         state ^= state << 13;
@@ -155,6 +160,10 @@ impl Common for &Memory {
         *next - 1
     }
 
+    fn is_peer(&self, mac: Mac) -> bool {
+        self.get::<u32>(maps::PEERMAC.name, &PeerMac { mac, _pad: 0 }).is_some()
+    }
+
     fn socket_affinity(&self, key: &SocketAffinityKey) -> Option<Affinity> {
         self.get(maps::AFFSK.name, key)
     }
@@ -190,7 +199,7 @@ fn empty<A: Copy>(addr: A) -> Tuple<A> {
 fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
     let tuple = empty(addr);
     let fragmented = Fragmented::Whole;
-    let headers = Headers { tuple, l3: 0, l4: 0, ttl: 0, tcp: 0, fragmented, fragment_id: 0 };
+    let headers = Headers { tuple, l3: 0, l4: 0, ttl: 0, tcp: 0, fragmented, fragment_id: 0, len: 0 };
     Scratch {
         headers,
         inner: headers,
@@ -208,9 +217,11 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
             ifindex: 0,
             mac: Mac::default(),
             tcp: 0,
+            mss: 0,
         },
         flow,
         reverse: flow,
+        target: Target::STACK,
     }
 }
 
@@ -219,7 +230,7 @@ macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident, $backend:ident,
      $affinity_key:ident, $source_key:ident,
      $fe:ident, $srcr:ident, $load:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
-     $flows:ident, $flowq:ident, $frag:ident, $aff:ident) => {
+     $flows:ident, $next:ident, $flowq:ident, $frag:ident, $aff:ident) => {
         impl FlowEntry<$family> for Entry<'_> {
             fn copy_to(&self, out: &mut $flow) {
                 *out = self.memory.get::<$flow>(self.map, &self.key[..]).unwrap_or_default();
@@ -307,6 +318,7 @@ macro_rules! family_tables {
             fn flow(&self, table: FlowTable, key: &$flow_key) -> Option<Entry<'a>> {
                 let map = match table {
                     FlowTable::Established => maps::$flows.name,
+                    FlowTable::Next => maps::$next.name,
                     FlowTable::Embryonic => maps::$flowq.name,
                 };
                 self.get::<$flow>(map, key)?;
@@ -322,6 +334,7 @@ macro_rules! family_tables {
             ) -> Result<(), Refused> {
                 let map = match table {
                     FlowTable::Established => maps::$flows.name,
+                    FlowTable::Next => maps::$next.name,
                     FlowTable::Embryonic => maps::$flowq.name,
                 };
                 if how == Insert::New && self.get::<$flow>(map, key).is_some() {
@@ -334,6 +347,7 @@ macro_rules! family_tables {
             fn delete_flow(&self, table: FlowTable, key: &$flow_key) {
                 let map = match table {
                     FlowTable::Established => maps::$flows.name,
+                    FlowTable::Next => maps::$next.name,
                     FlowTable::Embryonic => maps::$flowq.name,
                 };
                 if let Some(map) = self.maps.borrow_mut().get_mut(map) {
@@ -380,6 +394,7 @@ family_tables!(
     EPSEEN4,
     NODEIP4,
     FLOW4,
+    FLOW4_NEXT,
     FLOWQ4,
     FRAG4,
     AFF4
@@ -404,6 +419,7 @@ family_tables!(
     EPSEEN6,
     NODEIP6,
     FLOW6,
+    FLOW6_NEXT,
     FLOWQ6,
     FRAG6,
     AFF6

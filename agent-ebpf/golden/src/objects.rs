@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Allocates ids and publishes services.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Objects {
     services: HashMap<String, u32>,
     backends: HashMap<SocketAddr, u32>,
@@ -60,6 +60,7 @@ impl Objects {
             match (word, word.split_once('=')) {
                 ("internal-local", _) => service.flags |= flags::INTERNAL_LOCAL,
                 ("external-local", _) => service.flags |= flags::EXTERNAL_LOCAL,
+                ("dsr", _) => service.flags |= flags::DSR,
                 ("maglev", _) => service.flags |= flags::MAGLEV,
                 ("round-robin", _) => service.flags |= flags::ROUND_ROBIN,
                 ("least-connections", _) => service.flags |= flags::LEAST_CONNECTIONS,

@@ -5,6 +5,7 @@
 //! | pod5, pod6 | 10.244.1.5, .6 | 5, 6 | `pod5`, `pod6`; host ends `host5`, `host6` |
 //! | this node | 172.30.0.11 | 1 | `uplink` |
 //! | node 2, its pods | 172.30.0.12, 10.244.2.0/24 | | `node2` |
+//! | node 4, its pods | 172.30.0.14, 10.244.4.0/24 | tunnel 7 | by `gateway`; behind a tunnel |
 //! | node 3, its pods | 172.30.0.13, 10.244.3.0/24 | | unknown neighbour |
 //! | client outside | 172.30.0.3 | | `client` |
 
@@ -13,8 +14,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use abi::{
     Config, Ip4, Ip6, Mac,
     config::{Cidr4, Cidr6, Control, features, switches},
-    maps,
-    route::{Endpoint, KIND_L2, KIND_PEER, Nexthop, NodeAddress, PodRoute, node_flags},
+    maps::{self, PeerMac},
+    route::{Endpoint, KIND_L2, KIND_PEER, KIND_TUNNEL, Nexthop, NodeAddress, PodRoute, node_flags},
 };
 use zerocopy::IntoBytes;
 
@@ -26,6 +27,12 @@ pub trait Sink {
 
 /// Index of the uplink: the loopback device, which a test run uses by default.
 pub const UPLINK: u32 = 1;
+/// Index of the tunnel device.
+pub const TUNNEL: u32 = 7;
+/// Largest packet in a tunnel, bytes.
+pub const TUNNEL_MTU: u16 = 1450;
+/// Largest packet on the uplink, bytes.
+pub const MTU: u16 = 1500;
 /// Indexes of the pods' veths.
 pub const PODS: [u32; 2] = [5, 6];
 
@@ -38,6 +45,7 @@ pub fn mac(name: &str) -> Option<Mac> {
         "pod6" => 6,
         "node2" => 12,
         "node3" => 13,
+        "gateway" => 9,
         "host5" => 0x15,
         "host6" => 0x16,
         _ => return None,
@@ -71,8 +79,13 @@ fn v6(text: [u8; 4]) -> Ip6 {
 /// The node's constants.
 pub fn config() -> Config {
     Config {
-        features: features::IPV6 | features::SPOOF_CHECK | features::PEER_NAME | features::MASQUERADE,
+        features: features::IPV6
+            | features::SPOOF_CHECK
+            | features::PEER_NAME
+            | features::MASQUERADE
+            | features::TUNNEL,
         uplink: UPLINK,
+        vxlan: TUNNEL,
         hash_seed: 0x5eed,
         pods4: Cidr4::new(v4([10, 244, 1, 0]), 24),
         cluster4: Cidr4::new(v4([10, 244, 0, 0]), 16),
@@ -103,11 +116,21 @@ pub fn furnish(sink: &mut impl Sink) {
     let node2 = Nexthop {
         ifindex: UPLINK,
         kind: KIND_L2,
+        mtu: MTU,
         smac: known("uplink"),
         dmac: known("node2"),
         ..Nexthop::default()
     };
-    let nexthops = [peer(PODS[0], "host5", "pod5"), peer(PODS[1], "host6", "pod6"), node2];
+    let gateway = Nexthop { dmac: known("gateway"), ..node2 };
+    let tunnel = Nexthop {
+        ifindex: TUNNEL,
+        kind: KIND_TUNNEL,
+        mtu: TUNNEL_MTU,
+        tunnel: v4([172, 30, 0, 14]).0,
+        underlay: UPLINK,
+        ..gateway
+    };
+    let nexthops = [peer(PODS[0], "host5", "pod5"), peer(PODS[1], "host6", "pod6"), node2, tunnel, gateway];
     for (index, nexthop) in (1_u32..).zip(&nexthops) {
         sink.put(maps::NEXTHOP.name, index.as_bytes(), nexthop.as_bytes());
     }
@@ -120,14 +143,20 @@ pub fn furnish(sink: &mut impl Sink) {
     let route = PodRoute { nexthop: 3, node: 2 };
     sink.put(maps::PODROUTE4.name, 2_u32.as_bytes(), route.as_bytes());
     sink.put(maps::PODROUTE6.name, 2_u32.as_bytes(), route.as_bytes());
+    let route = PodRoute { nexthop: 4, node: 4 };
+    sink.put(maps::PODROUTE4.name, 4_u32.as_bytes(), route.as_bytes());
+    sink.put(maps::PODROUTE6.name, 4_u32.as_bytes(), route.as_bytes());
+    let peer = PeerMac { mac: known("node2"), _pad: 0 };
+    sink.put(maps::PEERMAC.name, peer.as_bytes(), 2_u32.as_bytes());
     let own =
         NodeAddress { flags: node_flags::LOCAL | node_flags::NODE_PORT, node: 1, nexthop: 0, tunnel: 0 };
     let other = NodeAddress { flags: 0, node: 2, nexthop: 3, tunnel: 0 };
-    for (last, node) in [(11, own), (12, other)] {
+    let far = NodeAddress { flags: 0, node: 4, nexthop: 5, tunnel: 4 };
+    for (last, node) in [(11, own), (12, other), (14, far)] {
         sink.put(maps::NODEIP4.name, v4([172, 30, 0, last]).as_bytes(), node.as_bytes());
         sink.put(maps::NODEIP6.name, v6([172, 30, 0, last]).as_bytes(), node.as_bytes());
     }
-    let control =
-        Control { switches: switches::EXTERNAL_FRONTENDS | switches::HOST_BACKENDS, ..Control::default() };
+    let switches = switches::EXTERNAL_FRONTENDS | switches::HOST_BACKENDS | switches::HAND_OVER;
+    let control = Control { switches, ..Control::default() };
     sink.put(maps::CFG.name, 0_u32.as_bytes(), control.as_bytes());
 }

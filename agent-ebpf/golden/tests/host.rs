@@ -1,6 +1,7 @@
 //! The cases on the host: the stages over tables in memory.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use abi::Ip4;
 use golden::{
     case::{self, CASES, Case, Hook, Step, Talk},
     frame::Frame,
@@ -8,56 +9,50 @@ use golden::{
     objects::Objects,
     world,
 };
-use pipeline::{Verdict, forward::At};
-
-fn run_hook(hook: Hook, frame: &mut Frame, memory: &Memory) -> Verdict {
-    match hook {
-        Hook::PodIn(_) => pipeline::pod::ingress(frame, memory),
-        Hook::PodOut(_) | Hook::UpOut => pipeline::egress::egress(frame, memory),
-        Hook::UpIn => pipeline::uplink::ingress(frame, memory, At::Tc),
-        Hook::Xdp => pipeline::uplink::ingress(frame, memory, At::Xdp),
-    }
-}
-
-fn ifindex(hook: Hook) -> u32 {
-    match hook {
-        Hook::PodIn(n) | Hook::PodOut(n) => n,
-        Hook::UpIn | Hook::UpOut | Hook::Xdp => world::UPLINK,
-    }
-}
+use pipeline::Verdict;
+use std::net::Ipv4Addr;
 
 /// Runs a case in one family; gives what differs.
 fn run(case: &Case, six: bool) -> Vec<String> {
-    let mut memory = Memory::new(world::config());
+    let mut memory = Memory::new(case.config());
     world::furnish(&mut memory);
     let mut objects = Objects::default();
     let mut hook = Hook::Xdp;
     let mut talk = Talk::new(six);
     let mut came_out = None;
+    let (mut note, mut segment) = (None, 0);
     let mut wrong = Vec::new();
     for (line, step) in &case.steps {
+        if step.prepare(six, &mut objects, &mut memory).unwrap() {
+            continue;
+        }
         match step {
-            Step::Service(text) => objects.service(text, six, &mut memory).unwrap(),
-            Step::Gone(text) => objects.gone(text, six, &mut memory).unwrap(),
-            Step::Later(ticks) => memory.now.set(memory.now.get() + ticks),
+            Step::Note(nexthop) => note = Some(*nexthop),
+            Step::Segments(bytes) => segment = *bytes,
             Step::At(at) => hook = *at,
             Step::In(spec) => {
                 let quoted = talk.last_out().to_vec();
                 let went_in = talk.send(spec);
-                let mut frame = Frame { bytes: went_in, ifindex: ifindex(hook) };
-                let verdict = run_hook(hook, &mut frame, &memory);
-                came_out = Some((verdict, frame.bytes, quoted));
+                let (note, segment) = (note.take(), std::mem::take(&mut segment));
+                let mut frame = Frame { note, segment, ..Frame::new(went_in, hook.ifindex()) };
+                let verdict = hook.run(&mut frame, &memory);
+                came_out = Some((verdict, frame, quoted));
             }
-            Step::Out(verdict, spec) => {
-                let (actual, bytes, quoted) = came_out.take().unwrap();
-                let expected = talk.expected(spec.as_deref(), &quoted);
-                talk.came(&bytes);
+            Step::Out(verdict, spec, vni) => {
+                let (actual, frame, quoted) = came_out.take().unwrap();
+                let expected = talk.expected(spec.as_deref(), &quoted, &frame.bytes);
+                talk.came(&frame.bytes);
+                let tunnel = vni.map(|vni| (vni, Ip4::from(Ipv4Addr::new(172, 30, 0, 14)).0));
                 if actual != *verdict {
                     wrong.push(format!("line {line}: {actual:?} instead of {verdict:?}"));
-                } else if !matches!(verdict, Verdict::Drop(_)) && bytes != expected {
-                    wrong.push(format!("line {line}:\n  came {bytes:02x?}\n  want {expected:02x?}"));
+                } else if !matches!(verdict, Verdict::Drop(_)) && frame.bytes != expected {
+                    wrong.push(format!("line {line}:\n  came {:02x?}\n  want {expected:02x?}", frame.bytes));
+                } else if frame.tunnel != tunnel {
+                    wrong
+                        .push(format!("line {line}: into tunnel {:x?} instead of {tunnel:x?}", frame.tunnel));
                 }
             }
+            Step::Service(_) | Step::Gone(_) | Step::Later(_) => {}
         }
     }
     wrong

@@ -17,6 +17,7 @@ use abi::{
     config::{CONFIG_GLOBAL, features},
     maps::{self, MapKind},
     programs::{Hook as Attach, PROGRAMS, ProgramSpec},
+    route::HandOff,
 };
 use aya::{
     Ebpf, EbpfLoader,
@@ -66,6 +67,11 @@ fn in_namespace<T: Send + 'static>(run: impl FnOnce(PathBuf) -> T + Send + 'stat
                 ["link", "add", &name, "index", &index.to_string(), "type", "veth", "peer", "name", &peer];
             assert!(Command::new("ip").args(link).status().unwrap().success(), "ip {link:?}");
         }
+        let index = world::TUNNEL.to_string();
+        let mtu = world::TUNNEL_MTU.to_string();
+        let link = ["link", "add", "goldenvx", "index", &index, "mtu", &mtu, "type", "vxlan", "external"];
+        let link = link.into_iter().chain(["dstport", "4789"]);
+        assert!(Command::new("ip").args(link).status().unwrap().success(), "ip link add vxlan");
         run(path)
     });
     Some(thread.join().unwrap())
@@ -131,7 +137,7 @@ impl Sink for Kernel {
         put!(self, map, key, value,
             arrays: [4, 8, 16, 32, 64, 8192],
             ranges: [12, 24],
-            hashes: [(8, 8), (24, 8), (4, 16), (16, 16)]);
+            hashes: [(8, 8), (24, 8), (4, 16), (16, 16), (8, 4)]);
     }
 }
 
@@ -160,9 +166,9 @@ enum Kind {
 }
 
 impl Kernel {
-    fn new(path: &Path) -> Self {
-        let mut ebpf = load(path, &world::config());
-        for name in ["tcx_pod_in", "tcx_pod_out", "tcx_up_in", "tcx_up_out"] {
+    fn new(path: &Path, config: &Config) -> Self {
+        let mut ebpf = load(path, config);
+        for name in ["tcx_pod_in", "tcx_pod_out", "tcx_up_in", "tcx_up_out", "tcx_tun_in"] {
             let program: &mut SchedClassifier = ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.load().unwrap_or_else(|e| panic!("{name}: {e:?}"));
         }
@@ -228,18 +234,21 @@ impl Kernel {
         }
     }
 
-    fn run(&mut self, hook: Hook, packet: &[u8]) -> (Kind, Vec<u8>, Duration) {
+    fn run(&mut self, hook: Hook, packet: &[u8], segment: u32) -> (Kind, Vec<u8>, Duration) {
         let mut out = vec![0; 4096];
         // `struct __sk_buff`: the interface's index is its eleventh word.
         let mut skb = [0_u32; 48];
-        let (name, ifindex) = match hook {
-            Hook::PodIn(n) => ("tcx_pod_in", n),
-            Hook::PodOut(n) => ("tcx_pod_out", n),
-            Hook::UpIn => ("tcx_up_in", world::UPLINK),
-            Hook::UpOut => ("tcx_up_out", world::UPLINK),
-            Hook::Xdp => ("xdp_ns", world::UPLINK),
+        let name = match hook {
+            Hook::PodIn(_) => "tcx_pod_in",
+            Hook::PodOut(_) => "tcx_pod_out",
+            Hook::UpIn => "tcx_up_in",
+            Hook::UpOut => "tcx_up_out",
+            Hook::Xdp => "xdp_ns",
+            Hook::TunIn => "tcx_tun_in",
         };
-        skb[10] = ifindex;
+        skb[10] = hook.ifindex();
+        // The 45th is the payload of segments.
+        skb[44] = segment;
         let mut options =
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = if hook == Hook::Xdp {
@@ -286,6 +295,7 @@ impl Kernel {
         let mut hook = Hook::Xdp;
         let mut talk = Talk::new(six);
         let mut came_out = None;
+        let mut segment = 0;
         let mut wrong = Vec::new();
         for (line, step) in &case.steps {
             match step {
@@ -293,16 +303,28 @@ impl Kernel {
                 Step::Gone(text) => objects.gone(text, six, self).unwrap(),
                 Step::Later(ticks) => self.age_affinity(*ticks),
                 Step::At(at) => hook = *at,
+                Step::Note(_) => panic!("no notes in test runs: {}", case.name),
+                Step::Segments(bytes) => segment = *bytes,
                 Step::In(spec) => {
                     let quoted = talk.last_out().to_vec();
                     let went_in = talk.send(spec);
                     let before = Reason::ALL.map(|reason| self.drops(reason));
-                    let (kind, bytes, _) = self.run(hook, &went_in);
+                    let (kind, bytes, _) = self.run(hook, &went_in, std::mem::take(&mut segment));
                     came_out = Some((kind, bytes, before, quoted));
                 }
-                Step::Out(verdict, spec) => {
+                Step::Out(verdict, spec, _) => {
                     let (kind, bytes, before, quoted) = came_out.take().unwrap();
-                    let expected = talk.expected(spec.as_deref(), &quoted);
+                    let (note, bytes) = match verdict {
+                        Verdict::HandOff(nexthop) => {
+                            let note = HandOff { magic: HandOff::MAGIC, nexthop: *nexthop };
+                            (bytes.starts_with(note.as_bytes()), bytes.get(8..).unwrap_or_default().to_vec())
+                        }
+                        _ => (true, bytes),
+                    };
+                    if !note {
+                        wrong.push(format!("line {line}: not noted for tcx"));
+                    }
+                    let expected = talk.expected(spec.as_deref(), &quoted, &bytes);
                     talk.came(&bytes);
                     let wanted = wanted(*verdict, hook);
                     if kind != wanted {
@@ -346,7 +368,7 @@ where
 /// The kind of a verdict at a hook.
 fn wanted(verdict: Verdict, hook: Hook) -> Kind {
     match (verdict, hook) {
-        (Verdict::Pass, _) => Kind::Pass,
+        (Verdict::Pass | Verdict::HandOff(_), _) => Kind::Pass,
         (Verdict::Drop(_), _) => Kind::Drop,
         (Verdict::Transmit, Hook::Xdp) => Kind::Transmit,
         _ => Kind::Redirect,
@@ -358,8 +380,16 @@ fn golden_packets_in_the_kernel() {
     in_namespace(|path| {
         let mut failures = Vec::new();
         let cases = case::parse(CASES).unwrap();
-        let mut kernel = Kernel::new(&path);
-        for case in &cases {
+        // Programs are verified once for each set of constants.
+        let mut kernels: Vec<(Config, Kernel)> = Vec::new();
+        for case in cases.iter().filter(|case| case.kernel) {
+            let config = case.config();
+            let known = kernels.iter().position(|(known, _)| *known == config);
+            let known = known.unwrap_or_else(|| {
+                kernels.push((config, Kernel::new(&path, &config)));
+                kernels.len() - 1
+            });
+            let kernel = &mut kernels[known].1;
             for six in [false, true] {
                 if if six { case.six } else { case.four } {
                     kernel.empty();
@@ -380,10 +410,19 @@ fn golden_packets_in_the_kernel() {
 #[test]
 fn every_program_loads_with_every_feature() {
     in_namespace(|path| {
-        let single =
-            [features::IPV6, features::SPOOF_CHECK, features::PEER_NAME, features::XDP, features::MASQUERADE];
+        let single = [
+            features::IPV6,
+            features::SPOOF_CHECK,
+            features::PEER_NAME,
+            features::XDP,
+            features::MASQUERADE,
+            features::METADATA,
+            features::TUNNEL,
+            features::FLOWS_BOTH,
+        ];
         let all = single.iter().fold(0, |all, bit| all | bit);
-        let sets = single.iter().flat_map(|bit| [*bit, all & !bit]).chain([0, all]);
+        let growing = [features::FLOWS_BOTH | features::FLOWS_NEXT, all | features::FLOWS_NEXT];
+        let sets = single.iter().flat_map(|bit| [*bit, all & !bit]).chain([0, all]).chain(growing);
         for bits in sets {
             let mut ebpf = load(&path, &Config { features: bits, netns_cookie: 1, ..world::config() });
             for program in PROGRAMS {
@@ -413,7 +452,7 @@ const VERIFIED: &str = include_str!("../verifier.txt");
 fn verifying_costs_what_is_recorded() {
     in_namespace(|path| {
         // Without XDP the uplink's tcx program has the most to do.
-        let most = features::IPV6 | features::SPOOF_CHECK | features::PEER_NAME | features::MASQUERADE;
+        let most = world::config().features | features::METADATA;
         let mut ebpf = load(&path, &Config { features: most, netns_cookie: 1, ..world::config() });
         let uname = rustix::system::uname();
         let kernel: Vec<&str> = uname.release().to_str().unwrap().split('.').take(2).collect();
@@ -504,14 +543,14 @@ fn time_of_a_run() {
     in_namespace(|path| {
         for six in [false, true] {
             for (name, hook, service, packets) in TIMED {
-                let mut kernel = Kernel::new(&path);
+                let mut kernel = Kernel::new(&path, &world::config());
                 world::furnish(&mut kernel);
                 Objects::default().service(service, six, &mut kernel).unwrap();
                 let mut times = Vec::new();
                 for line in packets {
                     let spec = Spec::parse(line).unwrap();
                     let packet = if six { spec.to_v6() } else { spec }.build(&[]);
-                    times = (0..20_000).map(|_| kernel.run(hook, &packet).2.as_nanos()).collect();
+                    times = (0..20_000).map(|_| kernel.run(hook, &packet, 0).2.as_nanos()).collect();
                 }
                 times.sort_unstable();
                 println!("IPv{} {name}: median {} ns", if six { 6 } else { 4 }, times[times.len() / 2]);

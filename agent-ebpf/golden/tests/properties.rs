@@ -41,13 +41,13 @@ impl Node {
     }
 
     fn pod_sends(&self, ifindex: u32, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
-        let mut frame = Frame { bytes, ifindex };
+        let mut frame = Frame::new(bytes, ifindex);
         let verdict = pipeline::pod::ingress(&mut frame, &self.memory);
         (verdict, frame.bytes)
     }
 
     fn uplink_gets(&self, at: At, bytes: Vec<u8>) -> (Verdict, Vec<u8>) {
-        let mut frame = Frame { bytes, ifindex: world::UPLINK };
+        let mut frame = Frame::new(bytes, world::UPLINK);
         let verdict = pipeline::uplink::ingress(&mut frame, &self.memory, at);
         (verdict, frame.bytes)
     }
@@ -126,7 +126,7 @@ proptest! {
                 node.uplink_gets(at, bytes.clone());
             }
             node.pod_sends(5, bytes.clone());
-            pipeline::egress::egress(&mut Frame { bytes, ifindex: 1 }, &node.memory);
+            pipeline::egress::egress(&mut Frame::new(bytes, 1), &node.memory);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::{
     flow, nat,
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+    size,
     tables::Tables,
     verdict::{Packed, Step, Verdict, pass, settle},
     wire::Wire,
@@ -51,6 +52,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
     }
     if flow::probe::<F, T>(tables, scratch) && F::flow_parts(&scratch.flow).2.kind == KIND_REVERSE {
         parse::remember_fragment::<F, T>(tables, &scratch.headers);
+        size::clamp::<F, P>(pkt, &scratch.headers, F::flow_parts(&scratch.flow).2.mss);
         nat::translate::<F, P>(pkt, &scratch.headers, &scratch.flow, false);
     }
     pass()

@@ -62,6 +62,17 @@ pub enum Place {
     Outside,
 }
 
+impl Place {
+    /// The index of a pod or range, zero for other places: for code that must not carry an unset number.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        match self {
+            Self::Local(index) | Self::Remote(index) => index,
+            Self::Service | Self::Outside => 0,
+        }
+    }
+}
+
 /// An address family.
 pub trait Family: Sized + Copy + PartialEq + Eq + core::fmt::Debug {
     /// An address.

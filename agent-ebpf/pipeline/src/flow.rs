@@ -1,7 +1,9 @@
 //! Flows: one probe for a known connection, a pair of entries for a new translated one.
 //!
 //! A pair is created reverse first, so that a reply can never arrive before its entry, and so that the reverse key's
-//! `NOEXIST` insertion is at the same time the allocation of the source port. See `abi::flow` for a pair's life.
+//! `NOEXIST` insertion is at the same time the allocation of the source port ([`crate::ports`]). See `abi::flow` for a pair's life.
+//!
+//! Packets that another node answers (direct server return) have one entry, which knows the way and translates nothing.
 
 use abi::{
     Mac, Port, Proto, Reason,
@@ -11,13 +13,11 @@ use abi::{
 use crate::{
     checksum,
     family::{Family, Tuple},
+    growth,
     parse::tcp,
+    ports,
     tables::{FlowEntry, FlowTable, Insert, Refused, Scratch, Tables},
 };
-
-/// Source ports tried for one new connection. As wide as a register, so that the verifier still knows the loop's counter
-/// when it comes back from the stack.
-const ATTEMPTS: u64 = 8;
 
 /// Looks up the flow of the scratch room's packet, notes that it lives and copies its entry to the scratch room. `false`
 /// sends the packet to selection: there is no entry, or its backend is gone, or an earlier connection with the same ports
@@ -25,15 +25,22 @@ const ATTEMPTS: u64 = 8;
 #[inline(never)]
 pub fn probe<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> bool {
     scratch.key = F::flow_key(&scratch.headers.tuple);
-    if let Some(entry) = tables.flow(FlowTable::Established, &scratch.key) {
+    if let Some(entry) = growth::find::<F, T>(tables, FlowTable::Established, &scratch.key) {
         return accept::<F, T>(tables, &entry, scratch);
     }
-    let Some(entry) = tables.flow(FlowTable::Embryonic, &scratch.key) else { return false };
+    let Some(entry) = growth::find::<F, T>(tables, FlowTable::Embryonic, &scratch.key) else { return false };
     if !accept::<F, T>(tables, &entry, scratch) {
         return false;
     }
-    if F::flow_parts(&scratch.flow).2.kind == KIND_REVERSE {
+    let state = F::flow_parts(&scratch.flow).2;
+    if state.kind == KIND_REVERSE {
         promote::<F, T>(tables, scratch);
+    } else if state.flags & flags::DSR != 0 && !scratch.headers.opens() {
+        if state.tcp & tcp_bits::REPLIED == 0 {
+            entry.touch(state.last_seen, tcp_bits::REPLIED);
+        } else {
+            promote_one_way::<F, T>(tables, scratch);
+        }
     }
     true
 }
@@ -46,7 +53,7 @@ pub fn quoted<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> b
     let answer = inner.tuple.reversed();
     *key = F::flow_key(&answer);
     for table in [FlowTable::Established, FlowTable::Embryonic] {
-        if let Some(entry) = tables.flow(table, key) {
+        if let Some(entry) = growth::find::<F, T>(tables, table, key) {
             entry.copy_to(flow);
             return F::flow_parts(flow).2.signature == signature::<F>(tables.config().hash_seed, &answer);
         }
@@ -62,7 +69,7 @@ fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Sc
     if state.signature != signature::<F>(tables.config().hash_seed, &headers.tuple) {
         return false;
     }
-    if state.kind == KIND_FORWARD && (headers.opens() || headers.tuple.proto != Proto::TCP) {
+    if state.kind == KIND_FORWARD && (headers.opens() || !headers.connected()) {
         let closed = state.tcp & (tcp_bits::FIN | tcp_bits::RST) != 0;
         if closed || tables.generation(state.backend) != state.backend_generation {
             return false;
@@ -77,7 +84,7 @@ fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Sc
     true
 }
 
-/// What TCP's flags add to [`FlowState::tcp`].
+/// What TCP's flags (or what SCTP has in their place) add to [`FlowState::tcp`].
 #[inline(always)]
 fn shown(flags: u8) -> u8 {
     let mut bits = 0;
@@ -98,60 +105,73 @@ fn shown(flags: u8) -> u8 {
 fn promote<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
     let Scratch { key, flow, reverse: other, .. } = scratch;
     let forward_key = F::opposite(key, flow);
-    let Some(entry) = tables.flow(FlowTable::Embryonic, &forward_key) else { return };
+    let Some(entry) = growth::find::<F, T>(tables, FlowTable::Embryonic, &forward_key) else { return };
     entry.copy_to(other);
     F::flow_state(flow).tcp |= tcp_bits::REPLIED;
     F::flow_state(other).tcp |= tcp_bits::REPLIED;
     // The reply's entry first, as at creation. If there is no room the pair stays where it is, and lives as long as the
     // embryonic table lets it.
-    if tables.insert_flow(FlowTable::Established, key, flow, Insert::Replace).is_err() {
+    if growth::insert::<F, T>(tables, FlowTable::Established, key, flow, Insert::Replace).is_err() {
         return;
     }
-    if tables.insert_flow(FlowTable::Established, &forward_key, other, Insert::Replace).is_err() {
-        tables.delete_flow(FlowTable::Established, key);
+    if growth::insert::<F, T>(tables, FlowTable::Established, &forward_key, other, Insert::Replace).is_err() {
+        growth::delete::<F, T>(tables, FlowTable::Established, key);
         return;
     }
-    tables.delete_flow(FlowTable::Embryonic, &forward_key);
-    tables.delete_flow(FlowTable::Embryonic, key);
+    growth::delete::<F, T>(tables, FlowTable::Embryonic, &forward_key);
+    growth::delete::<F, T>(tables, FlowTable::Embryonic, key);
 }
 
-/// Deletes the pair of a translated connection that is over, if the answers to the scratch room's packet would meet it. The
-/// packet opens an untranslated connection of the same client to the same backend, and the client has taken a port that was
-/// free again for it. The pair of a connection that lives stays.
+/// Moves the entry of packets that are answered elsewhere to the established table: a sender that sends on is no flood.
 #[inline(never)]
-pub fn make_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
+fn promote_one_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
+    let Scratch { key, flow, .. } = scratch;
+    if growth::insert::<F, T>(tables, FlowTable::Established, key, flow, Insert::Replace).is_ok() {
+        growth::delete::<F, T>(tables, FlowTable::Embryonic, key);
+    }
+}
+
+/// Deletes a translated connection's pair if the answers to the scratch room's packet would meet it: the packet goes from
+/// the same client to the same backend untranslated, by a port that the client uses for this now. Only a packet that opens a
+/// connection, or a datagram, may ask for it. The pair of a TCP connection that lives stays, and so does the pair of datagrams
+/// unless the packet is `direct`: otherwise XDP may have just translated it.
+#[inline(never)]
+pub fn make_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, direct: bool) {
+    if scratch.headers.connected() && !scratch.headers.opens() {
+        return;
+    }
     for table in [FlowTable::Established, FlowTable::Embryonic] {
-        clear::<F, T>(tables, scratch, table);
+        clear::<F, T>(tables, scratch, table, direct);
     }
 }
 
 /// [`make_way`] in one table.
 #[inline(never)]
-fn clear<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable) {
+fn clear<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable, direct: bool) {
     let Scratch { headers, key, flow, reverse: other, .. } = scratch;
     let answer = headers.tuple.reversed();
     *key = F::flow_key(&answer);
-    let Some(entry) = tables.flow(table, key) else { return };
+    let Some(entry) = growth::find::<F, T>(tables, table, key) else { return };
     entry.copy_to(flow);
     let state = F::flow_parts(flow).2;
     if state.kind != KIND_REVERSE || state.signature != signature::<F>(tables.config().hash_seed, &answer) {
         return;
     }
     let forward_key = F::opposite(key, flow);
-    if let Some(entry) = tables.flow(table, &forward_key) {
+    if let Some(entry) = growth::find::<F, T>(tables, table, &forward_key) {
         entry.copy_to(other);
-        if lives(tables.now(), F::flow_parts(flow).2, F::flow_parts(other).2) {
+        let kept = headers.connected() || !direct;
+        if kept && lives(tables.now(), headers.tuple.proto, F::flow_parts(flow).2, F::flow_parts(other).2) {
             return;
         }
-        tables.delete_flow(table, &forward_key);
+        growth::delete::<F, T>(tables, table, &forward_key);
     }
-    tables.delete_flow(table, key);
+    growth::delete::<F, T>(tables, table, key);
 }
 
-/// Whether a TCP connection with these two entries may go on: it was not reset, nor closed from both sides, nor silent for too
-/// long.
+/// Whether a connection with these two entries may go on: it was not reset, nor closed from both sides, nor silent for too long.
 #[inline(always)]
-fn lives(now: u32, one: &FlowState, other: &FlowState) -> bool {
+fn lives(now: u32, proto: Proto, one: &FlowState, other: &FlowState) -> bool {
     let (all, both) = (one.tcp | other.tcp, one.tcp & other.tcp);
     if all & tcp_bits::RST != 0 || both & tcp_bits::FIN != 0 {
         return false;
@@ -159,7 +179,7 @@ fn lives(now: u32, one: &FlowState, other: &FlowState) -> bool {
     let idle = |seen: u32| now.wrapping_sub(seen) as i32;
     let idle =
         if idle(one.last_seen) < idle(other.last_seen) { idle(one.last_seen) } else { idle(other.last_seen) };
-    idle <= idle_ticks(Proto::TCP, all) as i32
+    idle <= idle_ticks(proto, all) as i32
 }
 
 /// A connection to be translated.
@@ -189,6 +209,8 @@ pub struct Opening<F: Family> {
     pub mac: Mac,
     /// TCP flags of the first packet.
     pub tcp: u8,
+    /// Largest segment that the client may be told, zero for any.
+    pub mss: u16,
 }
 
 impl<F: Family> Opening<F> {
@@ -209,31 +231,46 @@ pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Res
     for table in [FlowTable::Established, FlowTable::Embryonic] {
         forget::<F, T>(tables, scratch, table);
     }
-    let mut sport = first_port::<F, T>(tables, &scratch.opening);
-    for attempt in 0..ATTEMPTS {
+    if scratch.opening.flags & flags::DSR != 0 {
+        return one_way::<F, T>(tables, scratch);
+    }
+    let mut sport = ports::first::<F, T>(tables, &scratch.opening);
+    for attempt in 0..ports::ATTEMPTS {
         let mut claimed = claim::<F, T>(tables, scratch, sport);
         if claimed == Err(Refused::Exists) {
             claimed = retake::<F, T>(tables, scratch);
         }
         match claimed {
             Ok(()) => return forward::<F, T>(tables, scratch, sport),
-            Err(Refused::Exists) => sport = next_port::<F, T>(tables, &scratch.opening, attempt),
+            Err(Refused::Exists) => sport = ports::next::<F, T>(tables, &scratch.opening, attempt),
             Err(Refused::Full) => return Err(Reason::FlowTableFull),
         }
     }
     Err(Reason::PortsExhausted)
 }
 
+/// The entry of a connection that another node answers: its packets stay as they are, and only the way is remembered.
+#[inline(never)]
+fn one_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Reason> {
+    let Scratch { key, opening, flow, headers, .. } = scratch;
+    fill::<F, T>(tables, flow, opening, &opening.client, &opening.client, KIND_FORWARD);
+    if !headers.opens() {
+        F::flow_state(flow).tcp |= tcp_bits::REPLIED;
+    }
+    growth::insert::<F, T>(tables, FlowTable::Embryonic, key, flow, Insert::Replace)
+        .map_err(|_| Reason::FlowTableFull)
+}
+
 /// Deletes what an earlier connection with the key's ports has left, forward first.
 #[inline(never)]
 fn forget<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable) {
     let Scratch { key, flow, .. } = scratch;
-    if let Some(entry) = tables.flow(table, key) {
+    if let Some(entry) = growth::find::<F, T>(tables, table, key) {
         entry.copy_to(flow);
-        tables.delete_flow(table, key);
+        growth::delete::<F, T>(tables, table, key);
         let forward_key = *key;
         *key = F::opposite(key, flow);
-        tables.delete_flow(table, key);
+        growth::delete::<F, T>(tables, table, key);
         *key = forward_key;
     }
 }
@@ -245,10 +282,10 @@ fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Po
     let from = opening.translated(sport).reversed();
     *key = F::flow_key(&from);
     fill::<F, T>(tables, reverse, opening, &from, &opening.client.reversed(), KIND_REVERSE);
-    if tables.flow(FlowTable::Established, key).is_some() {
+    if growth::find::<F, T>(tables, FlowTable::Established, key).is_some() {
         return Err(Refused::Exists);
     }
-    tables.insert_flow(FlowTable::Embryonic, key, reverse, Insert::New)
+    growth::insert::<F, T>(tables, FlowTable::Embryonic, key, reverse, Insert::New)
 }
 
 /// After [`claim`] found the key taken: an entry that the same connection has left (its forward half was evicted) is taken
@@ -257,14 +294,14 @@ fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Po
 fn retake<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Refused> {
     let Scratch { key, opening, flow, reverse, .. } = scratch;
     for table in [FlowTable::Established, FlowTable::Embryonic] {
-        let Some(entry) = tables.flow(table, key) else { continue };
+        let Some(entry) = growth::find::<F, T>(tables, table, key) else { continue };
         entry.copy_to(flow);
         if !is_reply_to::<F>(flow, &opening.client) {
             return Err(Refused::Exists);
         }
-        tables.delete_flow(table, key);
+        growth::delete::<F, T>(tables, table, key);
     }
-    tables.insert_flow(FlowTable::Embryonic, key, reverse, Insert::Replace)
+    growth::insert::<F, T>(tables, FlowTable::Embryonic, key, reverse, Insert::Replace)
 }
 
 /// Whether a reverse entry leads back to this client's connection.
@@ -281,42 +318,11 @@ fn forward<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: 
     fill::<F, T>(tables, flow, opening, &opening.client, &opening.translated(sport), KIND_FORWARD);
     let reverse_key = *key;
     *key = F::flow_key(&opening.client);
-    if tables.insert_flow(FlowTable::Embryonic, key, flow, Insert::Replace).is_ok() {
+    if growth::insert::<F, T>(tables, FlowTable::Embryonic, key, flow, Insert::Replace).is_ok() {
         return Ok(());
     }
-    tables.delete_flow(FlowTable::Embryonic, &reverse_key);
+    growth::delete::<F, T>(tables, FlowTable::Embryonic, &reverse_key);
     Err(Reason::FlowTableFull)
-}
-
-/// The client's own source port, unless the client is hidden behind this node's address and its port is outside the
-/// range by which replies are recognised.
-#[inline(always)]
-fn first_port<F: Family, T: Tables<F>>(tables: T, opening: &Opening<F>) -> Port {
-    let config = tables.config();
-    let port = opening.client.sport.host();
-    let ours = port >= config.snat_port_first && port <= config.snat_port_last;
-    if opening.flags & flags::SNAT == 0 || ours {
-        opening.client.sport
-    } else {
-        next_port::<F, T>(tables, opening, 0)
-    }
-}
-
-/// Another source port: ports free up in about the order in which they were taken, so the CPU's rotor is tried first
-/// and chance later.
-#[inline(always)]
-fn next_port<F: Family, T: Tables<F>>(tables: T, opening: &Opening<F>, attempt: u64) -> Port {
-    let config = tables.config();
-    let first = u32::from(config.snat_port_first);
-    let ports = u32::from(config.snat_port_last).wrapping_sub(first).wrapping_add(1) & 0xffff;
-    let draw = if attempt < ATTEMPTS / 2 {
-        tables.rotor(opening.backend) & 0xffff
-    } else {
-        tables.random() & 0xffff
-    };
-    // Multiply-shift maps 16 bits onto the range; the rotor's steps are spread by an odd factor first.
-    let spread = draw.wrapping_mul(0x9e37) & 0xffff;
-    Port::from_host((first + ((spread * ports) >> 16)) as u16)
 }
 
 /// Writes one direction's entry: packets that arrive as `from` leave as `to`.
@@ -354,7 +360,7 @@ fn fill<F: Family, T: Tables<F>>(
     state.last_seen = now;
     state.created = now;
     state.flags = opening.flags;
-    state.mss = 0;
+    state.mss = if forward { 0 } else { opening.mss };
     state.peer_mac = opening.mac;
     state._spare = 0;
 }

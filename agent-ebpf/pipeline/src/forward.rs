@@ -3,11 +3,11 @@
 use core::ops::ControlFlow::{Break, Continue};
 
 use abi::{
-    Proto, Reason, backend,
+    Reason, backend,
     config::features,
-    flow::{FlowState, flags},
+    flow::{FlowState, KIND_FORWARD, flags},
     frontend::Frontend,
-    route::seen,
+    route::{VNI_PODS, VNI_SERVICES, seen},
     service::flags as service_flags,
 };
 
@@ -15,14 +15,16 @@ use crate::{
     affinity::Origin,
     family::{Backend, Family, Place},
     flow::{self, Opening},
-    nat,
+    handover, nat,
     packet::Packet,
     parse::{self, Headers},
+    pod,
     reject::reject,
-    route::{self, Target},
+    route::{self, Target, To},
     service::{self, Choice, Client, Lookup, Reach},
+    size,
     tables::{Scratch, Tables},
-    verdict::{Packed, Step, Verdict, drop},
+    verdict::{Packed, Verdict},
     wire::Wire,
 };
 
@@ -31,8 +33,10 @@ use crate::{
 pub enum At {
     /// XDP: pods are reached by passing the packet on to tcx.
     Xdp,
-    /// tcx.
+    /// tcx of a pod's veth or of an uplink.
     Tc,
+    /// tcx of the VXLAN device.
+    Tunnel,
 }
 
 /// Looks for a service at the destination of the scratch room's packet and opens the flow of a new connection to it: the
@@ -46,17 +50,21 @@ pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
     tables: T,
     client: Client,
     scratch: &mut Scratch<F>,
-) -> Step<()> {
-    Step::from(choose::<F, P, T>(pkt, tables, client, scratch))?;
+    at: At,
+) -> Packed {
+    let chosen = choose::<F, P, T>(pkt, tables, client, scratch, at);
+    if !chosen.continues() {
+        return chosen;
+    }
     match flow::open::<F, T>(tables, scratch) {
         Ok(()) => {
             tables.count(scratch.opening.service, |c| c.flows = c.flows.wrapping_add(1));
             if scratch.opening.flags & flags::COUNTED != 0 {
                 tables.count_flow(scratch.opening.backend);
             }
-            Continue(())
+            Packed::CONTINUE
         }
-        Err(reason) => drop(reason),
+        Err(reason) => Verdict::Drop(reason).into(),
     }
 }
 
@@ -67,22 +75,23 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
     tables: T,
     client: Client,
     scratch: &mut Scratch<F>,
+    at: At,
 ) -> Packed {
     let Scratch { headers, opening, .. } = scratch;
     let tuple = &headers.tuple;
     let place = F::place(tables.config(), tuple.dst);
-    let outcome =
-        match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, Reach::Own) {
-            Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
-                masquerade(pkt, tables, headers, opening);
-                Ok(())
-            }
-            Lookup::NotOurs => return Verdict::Pass.into(),
-            Lookup::Unserved => Err(Reason::NoService),
-            Lookup::Unallocated => return Verdict::Drop(Reason::NoService).into(),
-            Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening),
-        };
-    let step = match outcome {
+    let reach = if client as u8 == Client::HandedOver as u8 { Reach::AnyNode } else { Reach::Own };
+    let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, reach) {
+        Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
+            masquerade(pkt, tables, headers, opening);
+            Ok(())
+        }
+        Lookup::NotOurs => return Verdict::Pass.into(),
+        Lookup::Unserved => Err(Reason::NoService),
+        Lookup::Unallocated => return Verdict::Drop(Reason::NoService).into(),
+        Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening, at),
+    };
+    let step: crate::verdict::Step<()> = match outcome {
         Ok(()) => Continue(()),
         Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => {
             Break(reject::<F, P, T>(pkt, tables, headers, reason))
@@ -103,7 +112,7 @@ fn masquerades<F: Family, T: Tables<F>>(
 ) -> bool {
     let config = tables.config();
     let dst = headers.tuple.dst;
-    let opens = headers.tuple.proto != Proto::TCP || headers.opens();
+    let opens = !headers.connected() || headers.opens();
     config.features & features::MASQUERADE != 0
         && matches!(client, Client::OnNode)
         && matches!(place, Place::Outside)
@@ -134,17 +143,30 @@ fn masquerade<F: Family, P: Packet, T: Tables<F>>(
     opening.ifindex = pkt.ifindex();
     opening.mac = nat::frame_source(pkt);
     opening.tcp = headers.tcp;
+    opening.mss = 0;
+}
+
+/// A pod's packet that is no service's goes to the stack, or to a node behind a tunnel: routers in between do not know the pod.
+#[inline(never)]
+pub fn to_node<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, scratch: &mut Scratch<F>) -> Packed {
+    scratch.target = route::to_node::<F, T>(tables, scratch.headers.tuple.dst);
+    if scratch.target.is(To::Tunnel) && scratch.headers.ttl > 1 {
+        pod::untranslated::<F, P, T>(pkt, tables, scratch)
+    } else {
+        Verdict::Pass.into()
+    }
 }
 
 /// Chooses a backend and says what the connection to it will look like.
 #[inline(always)]
-fn select<F: Family, P: Packet, T: Tables<F>>(
+fn select<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &P,
     tables: T,
     headers: &Headers<F::Addr>,
     frontend: Frontend,
     client: Client,
     opening: &mut Opening<F>,
+    at: At,
 ) -> Result<(), Reason> {
     if !service::admits::<F, T>(tables, frontend, headers.tuple.src) {
         return Err(Reason::SourceRange);
@@ -159,7 +181,9 @@ fn select<F: Family, P: Packet, T: Tables<F>>(
     prepare(pkt, tables, headers, frontend, &choice, opening);
     match client {
         Client::OnNode => from_pod::<F, T>(tables, &choice, opening),
-        Client::Outside | Client::HandedOver => from_outside::<F, T>(tables, &choice, opening),
+        Client::HandedOver => handover::received::<F, P, T>(pkt, tables, opening, at),
+        Client::Outside if handover::hands_over::<F, T>(tables, &choice, opening) => {}
+        Client::Outside => from_outside::<F, T>(tables, &choice, opening, at),
     }
     Ok(())
 }
@@ -187,9 +211,11 @@ fn from_pod<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mu
 /// A connection from outside: the client keeps its address towards backends on this node, whose replies pass here
 /// anyway; towards others it gets this node's.
 #[inline(always)]
-fn from_outside<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mut Opening<F>) {
+fn from_outside<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mut Opening<F>, at: At) {
     let config = tables.config();
-    opening.flags |= flags::REFLECT;
+    if !matches!(at, At::Tunnel) {
+        opening.flags |= flags::REFLECT;
+    }
     match F::place(config, choice.backend.addr) {
         Place::Local(index) => {
             if matches!(F::place(config, opening.client.src), Place::Remote(_) | Place::Local(_)) {
@@ -242,76 +268,112 @@ fn prepare<F: Family, P: Packet, T: Tables<F>>(
     opening.ifindex = pkt.ifindex();
     opening.mac = nat::frame_source(pkt);
     opening.tcp = headers.tcp;
+    opening.mss = 0;
 }
 
-/// Sends the scratch room's packet on as its flow entry says: finds the way, writes the frame, translates.
+/// Sends the scratch room's packet on as its flow entry says: finds the way, translates, writes the frame.
 #[inline(never)]
 pub fn send<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
-    scratch: &Scratch<F>,
+    scratch: &mut Scratch<F>,
     at: At,
 ) -> Packed {
-    let Scratch { headers, flow, .. } = scratch;
-    parse::remember_fragment::<F, T>(tables, headers);
-    let verdict = depart::<F, P, T>(pkt, tables, scratch, at);
-    if !verdict.drops() {
-        nat::translate::<F, P>(pkt, headers, flow, !verdict.passes());
+    parse::remember_fragment::<F, T>(tables, &scratch.headers);
+    let admitted = set_out::<F, P, T>(pkt, tables, scratch, at);
+    if !admitted.continues() {
+        return admitted;
     }
-    verdict
+    let Scratch { headers, flow, target, .. } = scratch;
+    let state = F::flow_parts(flow).2;
+    if state.flags & flags::DSR == 0 {
+        size::clamp::<F, P>(pkt, headers, state.mss);
+        nat::translate::<F, P>(pkt, headers, flow, target.forwards());
+    }
+    route::depart::<F, P, T>(pkt, tables, headers, target, vni(state), at)
 }
 
-/// Finds the way of the scratch room's packet by its flow entry and writes the frame's addresses. A packet that does not
-/// go to the stack loses a hop, which it must have.
+/// Finds the way of the scratch room's packet by its flow entry, and judges whether it can go there: see [`route::admit`]. A packet
+/// that does not go to the stack needs a hop to lose, unless another node will do with it what would be done here.
 #[inline(always)]
-pub fn depart<F: Wire, P: Packet, T: Tables<F>>(
+pub fn set_out<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
-    scratch: &Scratch<F>,
+    scratch: &mut Scratch<F>,
     at: At,
 ) -> Packed {
+    way::<F, P, T>(pkt, tables, scratch, at);
+    let Scratch { headers, flow, target, .. } = scratch;
+    let ends = headers.ttl <= 1 && F::flow_parts(flow).2.flags & flags::DSR == 0;
+    if ends && target.forwards() {
+        return Verdict::Drop(Reason::HopLimit).into();
+    }
+    route::admit::<F, P, T>(pkt, tables, headers, target, at)
+}
+
+/// In which of a tunnel's networks the flow's packets travel.
+#[inline(always)]
+pub const fn vni(state: &FlowState) -> u32 {
+    if state.flags & flags::DSR != 0 { VNI_SERVICES } else { VNI_PODS }
+}
+
+/// Finds where the scratch room's packet goes by its flow entry, and notes it there.
+#[inline(never)]
+pub fn way<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, scratch: &mut Scratch<F>, at: At) {
+    scratch.target = find::<F, P, T>(pkt, tables, scratch, at);
+}
+
+#[inline(always)]
+fn find<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, scratch: &Scratch<F>, at: At) -> Target {
+    let config = tables.config();
     let (_, dst, state) = F::flow_parts(&scratch.flow);
-    let verdict: Packed = way::<F, P, T>(pkt, tables, F::place(tables.config(), dst), state, at).into();
-    if scratch.headers.ttl <= 1 && !verdict.passes() {
-        Verdict::Drop(Reason::HopLimit).into()
-    } else {
-        verdict
-    }
-}
-
-/// The verdict for a translated packet whose destination lies at `place`, with the frame's addresses written.
-#[inline(always)]
-fn way<F: Family, P: Packet, T: Tables<F>>(
-    pkt: &mut P,
-    tables: T,
-    place: Place,
-    state: &FlowState,
-    at: At,
-) -> Verdict {
-    let forward = state.kind == abi::flow::KIND_FORWARD;
+    let forward = state.kind == KIND_FORWARD;
     if forward && state.flags & flags::STACK != 0 {
-        return Verdict::Pass;
+        return Target::STACK;
+    }
+    let xdp = matches!(at, At::Xdp);
+    let place = F::place(config, dst);
+    if let Place::Local(index) = place
+        && xdp
+    {
+        // The frame is made at tcx: GRO runs in between.
+        return match tables.endpoint(index) {
+            Some(pod) if pod.nexthop == 0 => Target::plain(To::NoPod, 0),
+            Some(pod) if config.features & features::METADATA != 0 => Target::plain(To::Note, pod.nexthop),
+            _ => Target::STACK,
+        };
     }
     let target = if forward && state.nexthop != 0 {
         route::by(tables.nexthop(state.nexthop))
     } else {
         route::to::<F, T>(tables, place)
     };
-    match (target, at) {
-        // tcx finds the pod by its address, which is final by then; GRO has run in between.
-        (Target::Pod(..), At::Xdp) => Verdict::Pass,
-        (Target::Stack, At::Xdp) if !forward && state.flags & flags::REFLECT != 0 => {
-            nat::frame_answer(pkt, state.peer_mac);
-            let back = state.peer_ifindex;
-            if back == pkt.ifindex() { Verdict::Transmit } else { Verdict::Redirect(back) }
-        }
-        (Target::Stack, At::Tc) if state.flags & flags::REFLECT != 0 => {
-            Verdict::Neighbour(state.peer_ifindex)
-        }
-        // The stack would take this node's address in a packet from elsewhere for a forgery.
-        (Target::Stack, At::Tc) if forward && state.flags & flags::SNAT != 0 => {
-            Verdict::Neighbour(tables.config().uplink)
-        }
-        _ => route::depart(pkt, target),
+    if !target.is(To::Stack) {
+        return target;
     }
+    if state.flags & flags::DSR != 0 {
+        // As it is, the packet would come back, or be taken for one to this node.
+        Target::plain(To::Nothing, 0)
+    } else if xdp {
+        reflected(pkt, state, forward)
+    } else if state.flags & (flags::REFLECT | flags::HANDED_OVER) != 0 {
+        Target::plain(To::Neighbour, state.peer_ifindex)
+    } else if forward && state.flags & flags::SNAT != 0 {
+        // The stack would take this node's address in a packet from elsewhere for a forgery.
+        Target::plain(To::Neighbour, config.uplink)
+    } else {
+        target
+    }
+}
+
+/// XDP knows no neighbours, but where a request came from.
+#[inline(always)]
+fn reflected<P: Packet>(pkt: &P, state: &FlowState, forward: bool) -> Target {
+    if forward || state.flags & flags::REFLECT == 0 {
+        return Target::STACK;
+    }
+    let mut target = Target::plain(To::Link, state.peer_ifindex);
+    target.hop.smac = nat::frame_destination(pkt);
+    target.hop.dmac = state.peer_mac;
+    target
 }

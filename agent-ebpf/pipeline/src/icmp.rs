@@ -4,7 +4,10 @@
 //! The quoted packet's tuple, turned round, is the key of the opposite direction's flow entry, whose value names the ends
 //! that the sender knows. Path MTU discovery through translated connections depends on this (RFC 5508, 4.2).
 
-use abi::{Proto, flow::FlowState};
+use abi::{
+    Proto,
+    flow::{FlowState, flags},
+};
 use core::ops::ControlFlow::Continue;
 
 use crate::{
@@ -12,6 +15,7 @@ use crate::{
     forward::{self, At},
     packet::{Mend, Packet},
     parse::{Fragmented, Headers},
+    route,
     tables::{Scratch, Tables},
     verdict::{Packed, Step},
     wire::Wire,
@@ -54,22 +58,36 @@ fn translate<F: Wire, P: Packet, T: Tables<F>>(
     if !F::quoted(pkt, inner, &mut scratch.inner) || !flow::quoted::<F, T>(tables, scratch) {
         return Packed::CONTINUE;
     }
-    let verdict = forward::depart::<F, P, T>(pkt, tables, scratch, at);
-    if verdict.drops() {
-        return verdict;
+    let admitted = forward::set_out::<F, P, T>(pkt, tables, scratch, at);
+    if !admitted.continues() {
+        return admitted;
     }
     let (src, dst, state) = F::flow_parts(&scratch.flow);
+    if state.flags & flags::DSR == 0 {
+        rewrite::<F, P>(pkt, scratch, (src, dst), state, scratch.target.forwards());
+    }
+    route::depart::<F, P, T>(pkt, tables, &scratch.headers, &scratch.target, forward::vni(state), at)
+}
+
+/// Gives the error and the packet that it quotes the ends that its receiver knows.
+#[inline(always)]
+fn rewrite<F: Wire, P: Packet>(
+    pkt: &mut P,
+    scratch: &Scratch<F>,
+    (src, dst): (F::Addr, F::Addr),
+    state: &FlowState,
+    hop: bool,
+) {
     let outer = &scratch.headers;
     // The backend itself complains: it is known by the service's address. A router in between keeps its own.
     let from = if outer.tuple.src == scratch.inner.tuple.dst { src } else { outer.tuple.src };
     let outer_delta =
         checksum::difference(F::sum(outer.tuple.src) + F::sum(outer.tuple.dst), F::sum(from) + F::sum(dst));
     let changed = quote::<F, P>(pkt, &scratch.inner, (dst, src), state);
-    F::rewrite(pkt, outer, (from, dst), outer_delta, !verdict.passes());
+    F::rewrite(pkt, outer, (from, dst), outer_delta, hop);
     let mend =
         Mend { addresses: outer_delta, ports: changed, pseudo: F::IPV6, zero_is_none: false, ipv6: F::IPV6 };
     pkt.mend(outer.l4 + CHECKSUM, mend);
-    verdict
 }
 
 /// Gives the quoted packet the ends that its sender knows; gives the difference that this makes to the bytes.

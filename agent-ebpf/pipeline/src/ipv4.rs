@@ -13,6 +13,7 @@ use crate::{
 };
 use core::ops::ControlFlow::Continue;
 
+const FRAGMENT: usize = 6;
 const TTL: usize = 8;
 const CHECKSUM: usize = 10;
 const SRC: usize = 12;
@@ -52,6 +53,8 @@ impl Wire for V4 {
     const HEADER: usize = 20;
     // Destination unreachable, port unreachable (RFC 792).
     const PORT_UNREACHABLE: u16 = 0x0303_u16.to_be();
+    // Destination unreachable, fragmentation needed (RFC 1191, 4).
+    const TOO_BIG: u16 = 0x0304_u16.to_be();
 
     #[inline(always)]
     fn parse<P: Packet>(pkt: &mut P, l3: usize, headers: &mut Headers<Ip4>) -> Step<()> {
@@ -75,6 +78,7 @@ impl Wire for V4 {
         headers.l3 = l3;
         headers.l4 = l4;
         headers.ttl = header.ttl;
+        headers.len = u32::from(u16::from_be(header.len));
         headers.tcp = tcp;
         headers.fragmented = fragmented;
         headers.fragment_id = u32::from(header.id);
@@ -150,6 +154,11 @@ impl Wire for V4 {
             dst,
         };
         pkt.store(l3, header);
+    }
+
+    #[inline(always)]
+    fn may_fragment<P: Packet>(pkt: &P, headers: &Headers<Ip4>) -> bool {
+        pkt.load::<u16>(headers.l3 + FRAGMENT).is_some_and(|field| field & DF == 0)
     }
 
     #[inline(always)]

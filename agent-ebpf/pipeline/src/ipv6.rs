@@ -54,6 +54,8 @@ impl Wire for V6 {
     const HEADER: usize = 40;
     // Destination unreachable, port unreachable (RFC 4443, 3.1).
     const PORT_UNREACHABLE: u16 = 0x0104_u16.to_be();
+    // Packet too big (RFC 4443, 3.2).
+    const TOO_BIG: u16 = 0x0200_u16.to_be();
 
     #[inline(always)]
     fn parse<P: Packet>(pkt: &mut P, l3: usize, headers: &mut Headers<Ip6>) -> Step<()> {
@@ -65,6 +67,7 @@ impl Wire for V6 {
         headers.tuple.src = header.src;
         headers.tuple.dst = header.dst;
         headers.ttl = header.hop_limit;
+        headers.len = u32::from(u16::from_be(header.payload)) + Self::HEADER as u32;
         let mut proto = header.next;
         let mut l4 = l3 + Self::HEADER;
         let (mut fragmented, mut fragment_id) = (Fragmented::Whole, 0);
@@ -163,6 +166,11 @@ impl Wire for V6 {
             dst: addresses.1,
         };
         pkt.store(l3, header);
+    }
+
+    #[inline(always)]
+    fn may_fragment<P: Packet>(_pkt: &P, _headers: &Headers<Ip6>) -> bool {
+        false
     }
 
     #[inline(always)]

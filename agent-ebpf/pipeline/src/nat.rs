@@ -6,6 +6,7 @@ use crate::{
     family::Family,
     packet::{Mend, Packet},
     parse::{Fragmented, Headers},
+    sctp,
     wire::Wire,
 };
 
@@ -25,11 +26,21 @@ fn transport_checksum<F: Family>(proto: Proto) -> Option<(usize, Mend)> {
 
 /// Turns the packet into what its flow entry says, and takes one hop off if `hop`. The transport checksum comes last:
 /// mending it may make the packet's bytes unreachable.
-#[inline(always)]
+#[inline(never)]
 pub fn translate<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>, flow: &F::Flow, hop: bool) {
     let (src, dst, state) = F::flow_parts(flow);
     F::rewrite(pkt, headers, (src, dst), state.addr_delta, hop);
     if headers.fragmented as u8 == Fragmented::Later as u8 {
+        return;
+    }
+    if headers.tuple.proto == Proto::SCTP {
+        let old = (headers.tuple.sport, headers.tuple.dport);
+        pkt.store(headers.l4, [state.sport.0, state.dport.0]);
+        // The checksum of a fragmented packet covers what is not here.
+        if headers.fragmented as u8 == Fragmented::Whole as u8 {
+            let len = F::transport_len(pkt, headers) as u32;
+            sctp::mend(pkt, headers.l4, len, sctp::difference(old, (state.sport, state.dport)));
+        }
         return;
     }
     if let Some((at, mend)) = transport_checksum::<F>(headers.tuple.proto) {
@@ -49,6 +60,12 @@ pub fn frame<P: Packet>(pkt: &mut P, smac: Mac, dmac: Mac) {
 #[inline(always)]
 pub fn frame_source<P: Packet>(pkt: &P) -> Mac {
     pkt.load::<Mac>(SMAC).unwrap_or_default()
+}
+
+/// The frame's destination address: this end's own.
+#[inline(always)]
+pub fn frame_destination<P: Packet>(pkt: &P) -> Mac {
+    pkt.load::<Mac>(DMAC).unwrap_or_default()
 }
 
 /// Answers to `dmac` from the address that the frame was sent to.

@@ -34,6 +34,28 @@ pub trait Packet {
 
     /// Index of the interface that the packet came in by (or leaves by, on egress).
     fn ifindex(&self) -> u32;
+
+    /// Largest IP packet that the interface of [`Packet::ifindex`] takes, bytes; zero if that is not known.
+    fn mtu(&self) -> u16;
+
+    /// Bytes of payload that each packet made of this one will carry, zero if it is one packet already
+    /// (generic segmentation offload).
+    fn segment(&self) -> u32;
+
+    /// Adds room in front of the packet. `false` if that is not possible.
+    fn grow_front(&mut self, bytes: usize) -> bool;
+
+    /// Says in which tunnel the packet goes when it is sent to a tunnel device: network identifier, and the other end's IPv4 address in
+    /// wire order. `false` if that is not possible.
+    fn set_tunnel(&mut self, vni: u32, remote: u32) -> bool;
+
+    /// [`crate::sctp::times`], by a way that keeps its loop out of the verifier's walk through its callers.
+    fn times(a: u32, b: u32) -> u32 {
+        crate::sctp::times(a, b)
+    }
+
+    /// The next hop that XDP has noted for tcx ([`abi::route::HandOff`]).
+    fn note(&self) -> Option<u32>;
 }
 
 /// What [`Packet::mend`] applies.

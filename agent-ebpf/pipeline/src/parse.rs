@@ -7,6 +7,7 @@ use abi::{Port, Proto, Reason, fragment::Fragment};
 use crate::{
     family::{Family, Tuple},
     packet::Packet,
+    sctp,
     tables::Tables,
     verdict::{Step, drop, pass},
 };
@@ -64,23 +65,30 @@ pub struct Headers<A> {
     pub l4: usize,
     /// Time to live, or hop limit.
     pub ttl: u8,
-    /// TCP's flags, zero for other protocols.
+    /// TCP's flags, or what corresponds to them in SCTP; zero for other protocols.
     pub tcp: u8,
     /// Whether it is a fragment.
     pub fragmented: Fragmented,
     /// Identification of the fragmented datagram.
     pub fragment_id: u32,
+    /// Bytes of the IP packet, as its header says.
+    pub len: u32,
 }
 
 impl<A> Headers<A> {
-    /// Whether the packet has ports that the stages may translate. SCTP has them but its checksum (CRC32c) cannot be
-    /// mended by a difference, so it counts as portless.
+    /// Whether the packet has ports that the stages may translate.
     #[inline(always)]
     pub fn has_ports(&self) -> bool {
-        matches!(self.tuple.proto, Proto::TCP | Proto::UDP)
+        matches!(self.tuple.proto, Proto::TCP | Proto::UDP | Proto::SCTP)
     }
 
-    /// Whether the packet opens a TCP connection.
+    /// Whether the protocol has connections, which begin with a packet of their own and keep their backend.
+    #[inline(always)]
+    pub fn connected(&self) -> bool {
+        matches!(self.tuple.proto, Proto::TCP | Proto::SCTP)
+    }
+
+    /// Whether the packet opens a connection.
     #[inline(always)]
     pub fn opens(&self) -> bool {
         self.tcp & (tcp::SYN | tcp::ACK) == tcp::SYN
@@ -109,7 +117,7 @@ pub fn link<P: Packet>(pkt: &mut P) -> Step<(usize, u16)> {
 /// Reads what the transport header gives: source port, destination port, TCP flags.
 #[inline(always)]
 pub fn transport<P: Packet>(pkt: &mut P, l4: usize, proto: Proto) -> Step<(Port, Port, u8)> {
-    pkt.pull(l4 + if proto == Proto::TCP { TCP_FLAGS + 1 } else { 8 });
+    pkt.pull(l4 + if matches!(proto, Proto::TCP | Proto::SCTP) { TCP_FLAGS + 1 } else { 8 });
     match proto {
         Proto::TCP => {
             let (Some([sport, dport]), Some(flags)) =
@@ -121,6 +129,10 @@ pub fn transport<P: Packet>(pkt: &mut P, l4: usize, proto: Proto) -> Step<(Port,
         }
         Proto::UDP => match pkt.load::<[u16; 2]>(l4) {
             Some([sport, dport]) => Continue((Port(sport), Port(dport), 0)),
+            None => drop(Reason::Malformed),
+        },
+        Proto::SCTP => match pkt.load::<[u16; 2]>(l4) {
+            Some([sport, dport]) => Continue((Port(sport), Port(dport), sctp::flags(pkt, l4))),
             None => drop(Reason::Malformed),
         },
         _ => Continue((Port(0), Port(0), 0)),

@@ -3,7 +3,11 @@
 //! Between pods nothing is looked up but two array elements, unless the packet path has translated something for one of
 //! them before. Everything else takes one flow probe, then services, then the stack.
 
-use abi::{Reason, config::features, route::seen};
+use abi::{
+    Reason,
+    config::features,
+    route::{VNI_PODS, seen},
+};
 use core::ops::ControlFlow::{Break, Continue};
 
 use crate::{
@@ -15,7 +19,7 @@ use crate::{
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
     route,
     service::Client,
-    tables::Tables,
+    tables::{Scratch, Tables},
     verdict::{Packed, Step, Verdict, drop, pass, settle},
     vip,
     wire::Wire,
@@ -54,10 +58,11 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
         return drop(Reason::Spoofed);
     }
     let place = F::place(tables.config(), scratch.headers.tuple.dst);
+    let (local, index) = (matches!(place, Place::Local(_)), place.index());
     let known = parse::recall_fragment::<F, T>(tables, &mut scratch.headers);
     let translatable = known && scratch.headers.has_ports();
     let stateful = match place {
-        Place::Local(index) => (source | tables.seen(index)) & seen::STATEFUL != 0,
+        Place::Local(_) => (source | tables.seen(index)) & seen::STATEFUL != 0,
         Place::Remote(_) => source & seen::STATEFUL != 0,
         Place::Service | Place::Outside => true,
     };
@@ -67,18 +72,25 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
     if !(stateful && translatable && flow::probe::<F, T>(tables, scratch)) {
         match place {
             Place::Local(_) | Place::Remote(_) => {
-                if stateful && scratch.headers.opens() {
-                    flow::make_way::<F, T>(tables, scratch);
+                if stateful && translatable {
+                    flow::make_way::<F, T>(tables, scratch, true);
                 }
-                return Continue(plain::<F, P, T>(pkt, tables, &scratch.headers, place));
+                return Continue(plain::<F, P, T>(pkt, tables, scratch, local, index).into());
             }
             Place::Service if !known => return drop(Reason::FragmentUnknown),
             Place::Service | Place::Outside if !translatable => {
                 vip::echo::<F, P, T>(pkt, tables, &scratch.headers, place)?;
-                return if matches!(place, Place::Service) { drop(Reason::NoService) } else { pass() };
+                if matches!(place, Place::Service) {
+                    return drop(Reason::NoService);
+                }
+                return Continue(forward::to_node::<F, P, T>(pkt, tables, scratch).into());
             }
             Place::Service | Place::Outside => {
-                forward::balance::<F, P, T>(pkt, tables, Client::OnNode, scratch)?;
+                let opened = forward::balance::<F, P, T>(pkt, tables, Client::OnNode, scratch, At::Tc);
+                if opened.passes() {
+                    return Continue(forward::to_node::<F, P, T>(pkt, tables, scratch).into());
+                }
+                Step::from(opened)?;
             }
         }
     }
@@ -103,21 +115,38 @@ fn source<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, headers: &Head
     if F::is_link_scoped(src) || src == F::UNSPECIFIED { LINK_ONLY } else { FOREIGN }
 }
 
-/// From pod to pod without translation.
+/// From pod to pod without translation: to the pod of this node, or the node's range, that has this index.
 #[inline(always)]
 pub fn plain<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
-    headers: &Headers<F::Addr>,
-    place: Place,
-) -> Verdict {
-    if headers.ttl <= 1 {
+    scratch: &mut Scratch<F>,
+    local: bool,
+    index: u32,
+) -> Packed {
+    if scratch.headers.ttl <= 1 {
         // The stack answers with "time exceeded".
-        return Verdict::Pass;
+        return Verdict::Pass.into();
     }
-    let verdict = route::depart(pkt, route::to::<F, T>(tables, place));
-    if !matches!(verdict, Verdict::Pass | Verdict::Drop(_)) {
+    scratch.target =
+        if local { route::to_pod::<F, T>(tables, index) } else { route::to_range::<F, T>(tables, index) };
+    untranslated::<F, P, T>(pkt, tables, scratch)
+}
+
+/// Sends the scratch room's packet to its target as it is; it has a hop left. At tc.
+#[inline(always)]
+pub fn untranslated<F: Wire, P: Packet, T: Tables<F>>(
+    pkt: &mut P,
+    tables: T,
+    scratch: &mut Scratch<F>,
+) -> Packed {
+    let Scratch { headers, target, .. } = scratch;
+    let admitted = route::admit::<F, P, T>(pkt, tables, headers, target, At::Tc);
+    if !admitted.continues() {
+        return admitted;
+    }
+    if target.forwards() {
         F::decrement(pkt, headers);
     }
-    verdict
+    route::depart::<F, P, T>(pkt, tables, headers, target, VNI_PODS, At::Tc)
 }

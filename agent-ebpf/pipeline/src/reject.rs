@@ -47,7 +47,7 @@ pub fn reject<F: Wire, P: Packet, T: Common>(
     let answered = plain
         && match headers.tuple.proto {
             Proto::TCP => reset::<F, P>(pkt, headers),
-            Proto::UDP => unreachable::<F, P>(pkt, headers),
+            Proto::UDP => complain::<F, P>(pkt, headers, F::PORT_UNREACHABLE, 0),
             _ => false,
         };
     if !answered {
@@ -110,23 +110,24 @@ fn reset<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
     true
 }
 
-/// Turns a datagram into an ICMP port unreachable that quotes its IP header and eight bytes more.
+/// Turns a packet without options into an ICMP error of this type and code, in wire order, that quotes its IP header and eight
+/// bytes more. `size` stands in the low half of the word behind the checksum.
 #[inline(never)]
-fn unreachable<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
+pub fn complain<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>, kind: u16, size: u16) -> bool {
     let len = ICMP_HEADER + size_of::<F::Quote>();
     if !pkt.resize(headers.l3 + F::HEADER + len) {
         return false;
     }
     let Some(quote) = pkt.load::<F::Quote>(headers.l3) else { return false };
     pkt.store(headers.l3 + F::HEADER + ICMP_HEADER, quote);
-    let mut sum = u32::from(F::PORT_UNREACHABLE);
+    let mut sum = u32::from(kind) + u32::from(size.to_be());
     for word in quote.as_ref() {
         sum += (word & 0xffff) + (word >> 16);
     }
     if F::IPV6 {
         sum += pseudo::<F>(headers, F::ICMP, len as u16);
     }
-    pkt.store(headers.l3 + F::HEADER, [F::PORT_UNREACHABLE, !checksum::fold(sum), 0, 0]);
+    pkt.store(headers.l3 + F::HEADER, [kind, !checksum::fold(sum), 0, size.to_be()]);
     F::write_header(pkt, headers.l3, (headers.tuple.dst, headers.tuple.src), F::ICMP, len as u16);
     true
 }

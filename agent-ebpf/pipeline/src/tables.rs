@@ -1,7 +1,7 @@
 //! Access to the tables of `abi::maps`, by family. Values are copied out; a flow entry is reached through a handle.
 
 use abi::{
-    Config, Reason,
+    Config, Mac, Reason,
     affinity::{Affinity, SocketAffinityKey},
     frontend::Frontend,
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
@@ -15,6 +15,7 @@ use crate::{
     family::{Backend, Family},
     flow::Opening,
     parse::Headers,
+    route::Target,
 };
 
 /// What both families share. Handed down by value: a unit in the programs, a reference in tests.
@@ -25,6 +26,8 @@ pub trait Common: Copy {
     fn switches(&self) -> u32;
     /// Now, in ticks of [`abi::flow::TICK_SHIFT`].
     fn now(&self) -> u32;
+    /// Number of the CPU that runs this.
+    fn cpu(&self) -> u32;
     /// 32 random bits.
     fn random(&self) -> u32;
     /// The service port with this id; the words that name runs are each read once.
@@ -43,6 +46,8 @@ pub trait Common: Copy {
     fn bit(&self, row: u32, bit: u16) -> bool;
     /// A free-running number for a backend, private to the CPU.
     fn rotor(&self, backend: u32) -> u32;
+    /// Whether frames with this source address come from another node of the cluster.
+    fn is_peer(&self, mac: Mac) -> bool;
     /// What affinity knows of a client's sockets.
     fn socket_affinity(&self, key: &SocketAffinityKey) -> Option<Affinity>;
     /// Notes a backend for a client's sockets.
@@ -76,6 +81,8 @@ pub enum Insert {
 pub enum FlowTable {
     /// Connections that were answered.
     Established,
+    /// The table that will take [`FlowTable::Established`]'s place: see [`crate::growth`].
+    Next,
     /// Connections that were not answered yet.
     Embryonic,
 }
@@ -105,6 +112,8 @@ pub struct Scratch<F: Family> {
     pub flow: F::Flow,
     /// The opposite direction's entry, while a pair is written.
     pub reverse: F::Flow,
+    /// Where the packet goes.
+    pub target: Target,
 }
 
 /// The tables of one family.

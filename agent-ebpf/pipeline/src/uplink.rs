@@ -1,21 +1,25 @@
-//! XDP and tcx ingress of an uplink: packets from outside the node.
+//! XDP and tcx ingress of an uplink, and of the tunnel device: packets from outside the node.
 //!
-//! XDP does what concerns services; tcx delivers to pods, and does XDP's part where XDP is absent. A packet that is
-//! neither for a pod nor to a port that some frontend or some translated client uses costs two array loads.
+//! XDP does what concerns services; tcx delivers to pods, and does XDP's part where XDP is absent. Where XDP can leave a note before the
+//! packet, tcx delivers by it and looks nothing up. A packet that is neither for a pod nor to a port or address that some frontend or some
+//! translated client uses costs a few array loads.
 
-use abi::{config::features, route::seen};
+use abi::{
+    Proto,
+    config::features,
+    route::{KIND_PEER, VXLAN_PORT, seen},
+};
 use core::ops::ControlFlow::{Break, Continue};
 
 use crate::{
     family::{Family, Place, V4, V6},
     flow,
     forward::{self, At},
-    icmp,
+    handover, icmp, nat,
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
-    pod,
-    service::{self, Client},
-    tables::Tables,
+    pod, ports, service,
+    tables::{Common, Tables},
     verdict::{Packed, Step, Verdict, pass, settle},
     vip,
     wire::Wire,
@@ -24,6 +28,15 @@ use crate::{
 /// Decides a packet that comes in by an uplink.
 #[inline(always)]
 pub fn ingress<P: Packet, T: Tables<V4> + Tables<V6>>(pkt: &mut P, tables: T, at: At) -> Verdict {
+    if matches!(at, At::Tc)
+        && tables.config().features & features::METADATA != 0
+        && let Some(nexthop) = pkt.note()
+        && let Some(hop) = tables.nexthop(nexthop)
+        && hop.kind == KIND_PEER
+    {
+        nat::frame(pkt, hop.smac, hop.dmac);
+        return Verdict::Peer(hop.ifindex);
+    }
     match parse::link(pkt) {
         Continue((l3, ETHERTYPE_IPV4)) => packet::<V4, P, T>(pkt, tables, l3, at).into(),
         Continue((l3, ETHERTYPE_IPV6)) if tables.config().features & features::IPV6 != 0 => {
@@ -48,11 +61,14 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
     parse::unicast::<F>(&scratch.headers)?;
     let config = tables.config();
     let place = F::place(config, scratch.headers.tuple.dst);
-    let tc = matches!(at, At::Tc);
+    let xdp = matches!(at, At::Xdp);
+    let noted = config.features & features::METADATA != 0;
+    let before_tc = matches!(at, At::Tc) && config.features & features::XDP != 0;
     // XDP gave the packet this node's address but knew no neighbour; the stack would take the source for a forgery.
-    let ours = tc && scratch.headers.tuple.src == F::snat(config) && scratch.headers.ttl > 1;
+    let ours =
+        matches!(at, At::Tc) && scratch.headers.tuple.src == F::snat(config) && scratch.headers.ttl > 1;
     match place {
-        Place::Local(_) if !tc => return pass(),
+        Place::Local(_) if xdp => return pass(),
         Place::Local(index) => {
             let stateful = tables.seen(index) & seen::STATEFUL != 0;
             if stateful {
@@ -62,11 +78,11 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
                 && scratch.headers.has_ports()
                 && parse::recall_fragment::<F, T>(tables, &mut scratch.headers);
             if !translatable || !flow::probe::<F, T>(tables, scratch) {
-                // What XDP has translated looks the same, but its pair has just been opened and stays.
-                if translatable && scratch.headers.opens() {
-                    flow::make_way::<F, T>(tables, scratch);
+                // What XDP has translated and left no note about looks the same, but its pair has just been used and stays.
+                if translatable {
+                    flow::make_way::<F, T>(tables, scratch, noted || !before_tc);
                 }
-                return Continue(pod::plain::<F, P, T>(pkt, tables, &scratch.headers, place));
+                return Continue(pod::plain::<F, P, T>(pkt, tables, scratch, true, index).into());
             }
         }
         Place::Remote(_) | Place::Outside if ours => {
@@ -75,8 +91,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
         }
         Place::Remote(_) | Place::Service => return pass(),
         Place::Outside => {
-            let left_to_xdp = tc && config.features & features::XDP != 0;
-            if left_to_xdp {
+            if before_tc || tunnelled(tables, &scratch.headers) {
                 return pass();
             }
             icmp::error::<F, P, T>(pkt, tables, scratch, at)?;
@@ -85,7 +100,8 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
                 return pass();
             }
             if !flow::probe::<F, T>(tables, scratch) {
-                forward::balance::<F, P, T>(pkt, tables, Client::Outside, scratch)?;
+                let client = handover::client::<F, P, T>(pkt, tables, &scratch.headers, at);
+                Step::from(forward::balance::<F, P, T>(pkt, tables, client, scratch, at))?;
             }
         }
     }
@@ -98,8 +114,14 @@ fn wanted<F: Family, T: Tables<F>>(tables: T, headers: &mut Headers<F::Addr>) ->
     if !headers.has_ports() || !parse::recall_fragment::<F, T>(tables, headers) {
         return false;
     }
-    let port = headers.tuple.dport.host();
-    let config = tables.config();
-    (port >= config.snat_port_first && port <= config.snat_port_last)
+    ports::ours(tables, headers.tuple.dport.host())
         || service::possible::<F, T>(tables, headers.tuple.dst, headers.tuple.dport, headers.tuple.proto)
+}
+
+/// Whether the packet is another node's tunnel: the tunnel device's own hook sees what is in it.
+#[inline(always)]
+fn tunnelled<A, T: Common>(tables: T, headers: &Headers<A>) -> bool {
+    tables.config().features & features::TUNNEL != 0
+        && headers.tuple.proto == Proto::UDP
+        && headers.tuple.dport.0 == VXLAN_PORT.to_be()
 }

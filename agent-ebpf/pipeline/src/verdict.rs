@@ -19,6 +19,8 @@ pub enum Verdict {
     Neighbour(u32),
     /// Back out of the interface that the packet came from, with the Ethernet header as it stands.
     Transmit,
+    /// On to tcx with a note that the packet is for this next hop, a pod's. From XDP only.
+    HandOff(u32),
 }
 
 /// A verdict as one number, for the boundary of a BPF subprogram. An enum would be returned in a register whose unused
@@ -35,6 +37,7 @@ impl Packed {
     const NEIGHBOUR: u64 = 4;
     const TRANSMIT: u64 = 5;
     const GO_ON: u64 = 6;
+    const HAND_OFF: u64 = 7;
 
     /// No verdict yet: the next stage decides.
     pub const CONTINUE: Self = Self::new(Self::GO_ON, 0);
@@ -49,10 +52,10 @@ impl Packed {
         self.0 >> 32 == Self::PASS
     }
 
-    /// Whether the packet ends here.
+    /// Whether there is no verdict yet.
     #[inline(always)]
-    pub const fn drops(self) -> bool {
-        self.0 >> 32 == Self::DROP
+    pub const fn continues(self) -> bool {
+        self.0 >> 32 == Self::GO_ON
     }
 }
 
@@ -66,6 +69,7 @@ impl From<Verdict> for Packed {
             Verdict::Redirect(ifindex) => Self::new(Self::REDIRECT, ifindex),
             Verdict::Neighbour(ifindex) => Self::new(Self::NEIGHBOUR, ifindex),
             Verdict::Transmit => Self::new(Self::TRANSMIT, 0),
+            Verdict::HandOff(nexthop) => Self::new(Self::HAND_OFF, nexthop),
         }
     }
 }
@@ -101,6 +105,7 @@ impl From<Packed> for Verdict {
             Packed::PEER => Self::Peer(argument),
             Packed::REDIRECT => Self::Redirect(argument),
             Packed::NEIGHBOUR => Self::Neighbour(argument),
+            Packed::HAND_OFF => Self::HandOff(argument),
             _ => Self::Transmit,
         }
     }
@@ -136,12 +141,13 @@ mod tests {
     #[test]
     fn packing_loses_nothing() {
         let mut verdicts = [
-            Verdict::Pass,
+            Verdict::HandOff(9),
             Verdict::Peer(7),
             Verdict::Redirect(u32::MAX),
             Verdict::Neighbour(1),
             Verdict::Transmit,
             Verdict::Drop(Reason::Malformed),
+            Verdict::Pass,
         ];
         for reason in Reason::ALL {
             verdicts[5] = Verdict::Drop(reason);

@@ -16,6 +16,9 @@ pub trait Wire: Family {
     const HEADER: usize;
     /// ICMP type and code of "port unreachable", in wire order.
     const PORT_UNREACHABLE: u16;
+    /// ICMP type and code of "too large for the next link", in wire order. The size that fits stands in the low half of the word
+    /// behind the checksum.
+    const TOO_BIG: u16;
 
     /// Reads the header at `l3` and the transport's ports. Fills in place, to spare the BPF stack.
     fn parse<P: Packet>(pkt: &mut P, l3: usize, headers: &mut Headers<Self::Addr>) -> Step<()>;
@@ -48,6 +51,9 @@ pub trait Wire: Family {
         proto: Proto,
         payload: u16,
     );
+
+    /// Whether routers may fragment the packet.
+    fn may_fragment<P: Packet>(pkt: &P, headers: &Headers<Self::Addr>) -> bool;
 
     /// Bytes of payload behind the transport header's start, as the IP header says.
     fn transport_len<P: Packet>(pkt: &P, headers: &Headers<Self::Addr>) -> usize;
