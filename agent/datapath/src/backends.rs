@@ -22,12 +22,14 @@ fn write_in<F: Wire>(maps: &FamilyMaps<F>, index: u32, row: &Backend) -> bool {
     let (state, old) = current.life();
     let same = current.endpoint() == (row.address, row.port);
     let generation = next_generation(state, same, old);
+    let Some(row) = F::Backend::of(row, generation) else { return false };
+    maps.be.set(index, &row);
     if generation != old {
-        // Connections of whoever had the index before are not this one's.
-        maps.load.set(index, &Load::default());
         write_generation(&maps.begen, index, generation);
+        // Connections of whoever had the index before are not this one's; sockets that still have the old generation are not counted.
+        maps.load.set(index, &Load::default());
     }
-    F::Backend::of(row, generation).is_some_and(|row| maps.be.set(index, &row))
+    true
 }
 
 /// The generation stays while the index stands for the same living endpoint.

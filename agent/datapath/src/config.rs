@@ -55,6 +55,8 @@ pub fn constants(options: &Options, node: &NodeConfig, given: Given) -> Config {
     }
     if let Some(ports) = &options.snat_ports {
         (config.snat_port_first, config.snat_port_last) = (*ports.start(), *ports.end());
+        // The one range is all.
+        (config.snat_high_first, config.snat_high_last) = (1, 0);
     }
     config.uplink = options.uplinks.first().map_or(0, |uplink| uplink.ifindex);
     config.vxlan = node.vxlan.as_ref().map_or(0, |vxlan| vxlan.ifindex);
@@ -158,6 +160,7 @@ mod tests {
         let config = constants(&options, &node, GIVEN);
         assert_eq!((config.features & features::TUNNEL, config.vxlan), (features::TUNNEL, 9));
         assert_eq!((config.snat_port_first, config.snat_port_last), (2000, 2003));
+        assert!(config.snat_high_last < config.snat_high_first, "no second range");
     }
 
     #[test]

@@ -6,14 +6,14 @@
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use abi::Reason;
 use abi::config::Config;
-use abi::maps::{CFG, SKREV};
+use abi::maps::CFG;
 use service::{Diff, Learned};
 
 use crate::carry;
@@ -29,6 +29,7 @@ use crate::pins::Pins;
 use crate::programs::{Absent, Tables};
 use crate::routes::{Routes, RoutesError};
 use crate::services::{Services, ServicesError};
+use crate::sockets::{self, SocketPair};
 use crate::sys::{self, RawMap};
 use crate::{CgroupError, status};
 
@@ -312,9 +313,12 @@ impl Dataplane {
         self.lock().source_ports.clone()
     }
 
-    /// The sockets' storage, to ask the kernel for a socket's (`INET_DIAG_REQ_SK_BPF_STORAGES`); what it means is in [`crate::reverse`].
-    pub fn socket_reverse_map(&self) -> io::Result<OwnedFd> {
-        sys::get(&self.pins.path(&SKREV))
+    /// The backend that a connected socket was given, by the socket's cookie (`SO_COOKIE`).
+    pub fn socket_pair(&self, cookie: u64) -> SocketPair {
+        let inner = self.lock();
+        let slots = &inner.maps.skslot;
+        let place = (cookie % u64::from(slots.len().max(1))) as u32;
+        slots.get(place).map_or(SocketPair::Unknown, |slot| sockets::pair(&slot, cookie))
     }
 
     /// The directory of the cgroup whose sockets are served.

@@ -65,7 +65,7 @@ pub trait FrontendBytes: Bytes {
 }
 
 macro_rules! frontend_key {
-    ($key:ident, $family:ident, $icmp:ident) => {
+    ($key:ident, $family:ident, $icmp:ident $(, $zero:ident)?) => {
         impl FrontendBytes for $key {
             fn of(key: &FrontendKey) -> Option<Self> {
                 let (addr, scope) = match key.address {
@@ -74,7 +74,7 @@ macro_rules! frontend_key {
                     _ => return None,
                 };
                 let (port, proto) = (Port::from_host(key.port), key.protocol.number());
-                Some(Self { addr, port, proto, scope, ..Self::default() })
+                Some(Self { addr, port, proto, scope $(, $zero: 0)? })
             }
 
             fn of_address(address: IpAddr) -> Option<Self> {
@@ -105,7 +105,7 @@ macro_rules! frontend_key {
 }
 
 frontend_key!(FrontendKey4, V4, ICMP);
-frontend_key!(FrontendKey6, V6, ICMP6);
+frontend_key!(FrontendKey6, V6, ICMP6, _pad);
 
 /// A backend row.
 pub trait BackendBytes: Bytes {

@@ -24,8 +24,6 @@ pub struct Frontends {
     ports: HashMap<(Protocol, u16), usize>,
     /// How many rows outside the service range have an address with this bit.
     bits: HashMap<u16, usize>,
-    /// Frontends with an address of their own outside the service range.
-    outside: usize,
 }
 
 impl Frontends {
@@ -65,19 +63,8 @@ impl Frontends {
         self.rows.len()
     }
 
-    /// Whether packets to addresses that are neither services' nor nodes' may be ours.
-    pub fn any_outside(&self) -> bool {
-        self.outside > 0
-    }
-
-    /// Writes what a difference adds or changes. `switches` is called when bits are set and rows are not there yet.
-    pub fn write(
-        &mut self,
-        maps: &Maps,
-        config: &Config,
-        diff: &Diff,
-        switches: impl FnOnce(&Self),
-    ) -> io::Result<()> {
+    /// Writes what a difference adds or changes.
+    pub fn write(&mut self, maps: &Maps, config: &Config, diff: &Diff) -> io::Result<()> {
         let (mut four, mut six) = (Batch::default(), Batch::default());
         let written = diff.frontends.iter().filter_map(|(key, row)| Some((*key, (*row)?)));
         for (key, row) in written {
@@ -101,11 +88,12 @@ impl Frontends {
             ranges4.push(SourceBytes::of(*service, *base, *prefix), ALLOWED);
             ranges6.push(SourceBytes::of(*service, *base, *prefix), ALLOWED);
         }
-        maps.v4.srcr.insert_all(&ranges4.keys, &ranges4.values)?;
-        maps.v6.srcr.insert_all(&ranges6.keys, &ranges6.values)?;
-        switches(self);
-        maps.v4.fe.insert_all(&four.keys, &four.values)?;
-        maps.v6.fe.insert_all(&six.keys, &six.values)
+        // A table that is full must not keep rows out of the others.
+        let ranges4 = maps.v4.srcr.insert_all(&ranges4.keys, &ranges4.values);
+        let ranges6 = maps.v6.srcr.insert_all(&ranges6.keys, &ranges6.values);
+        let four = maps.v4.fe.insert_all(&four.keys, &four.values);
+        let six = maps.v6.fe.insert_all(&six.keys, &six.values);
+        ranges4.and(ranges6).and(four).and(six)
     }
 
     /// Removes what a difference removes.
@@ -132,12 +120,7 @@ impl Frontends {
     /// Counts a frontend in or out of what the bitmaps show.
     fn count(&mut self, key: FrontendKey, config: &Config, add: bool) {
         match key.address {
-            FrontendAddress::Exact(address) => {
-                if is_outside(address, config) {
-                    step(&mut self.outside, add);
-                }
-                self.count_address(address, config, add);
-            }
+            FrontendAddress::Exact(address) => self.count_address(address, config, add),
             FrontendAddress::NodePort(_) => {
                 step(self.ports.entry((key.protocol, key.port)).or_default(), add);
             }
@@ -279,8 +262,7 @@ mod tests {
         let bit = bit_of("192.0.2.1".parse().unwrap());
         assert_eq!(frontends.bits, HashMap::from([(bit, 2)]));
         assert_eq!(frontends.ports, HashMap::from([((Protocol::Tcp, 30_080), 1)]));
-        assert!(frontends.any_outside());
         frontends.count(outside, &config, false);
-        assert_eq!((frontends.bits[&bit], frontends.any_outside()), (1, false));
+        assert_eq!(frontends.bits[&bit], 1, "the address as such is still there");
     }
 }

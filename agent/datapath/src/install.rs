@@ -109,7 +109,14 @@ pub fn load(place: &Place<'_>, config: Config, tables: &Tables<'_>) -> Result<Lo
     let with_xdp = place.options.xdp != XdpChoice::Off;
     let xdp_features = if with_xdp { features::XDP | features::METADATA } else { 0 };
     let config = Config { features: config.features | xdp_features, ..config };
-    let programs = Programs::load(tables, &config, |spec| with_xdp || !is_xdp(spec))?;
+    let uplinks = &place.options.uplinks;
+    let modes: Vec<XdpMode> =
+        uplinks.iter().flat_map(|uplink| place.options.xdp.modes(uplink)).copied().collect();
+    let programs = Programs::load(tables, &config, |spec| match spec.hook {
+        Hook::Xdp => modes.contains(&XdpMode::Native),
+        Hook::XdpGeneric => modes.contains(&XdpMode::Generic),
+        _ => true,
+    })?;
     Ok(Loaded { config, programs })
 }
 

@@ -27,9 +27,9 @@ mod object;
 mod options;
 mod pins;
 mod programs;
-pub mod reverse;
 mod routes;
 mod services;
+mod sockets;
 pub mod status;
 mod sys;
 mod table;
@@ -47,6 +47,7 @@ pub use options::{
 pub use programs::{Absent, ProgramsError};
 pub use routes::RoutesError;
 pub use services::ServicesError;
+pub use sockets::SocketPair;
 
 /// Whether this build carries the BPF programs.
 pub fn has_programs() -> bool {

@@ -11,6 +11,7 @@ use abi::frontend::Frontend;
 use abi::maps::{self as spec, MapSpec, PeerMac, PortBitmap};
 use abi::route::{Endpoint, Nexthop, NodeAddress, PodRoute};
 use abi::service::{MaglevLine, Service, SlotLine};
+use abi::socket::SocketSlot;
 use abi::stats::DropCounter;
 use zerocopy::FromBytes;
 
@@ -84,6 +85,8 @@ pub struct Maps {
     pub ports: MappedArray<PortBitmap>,
     /// Switches.
     pub cfg: MappedArray<Control>,
+    /// Peers of connected sockets.
+    pub skslot: MappedArray<SocketSlot>,
     drops: RawMap,
 }
 
@@ -112,6 +115,7 @@ impl Maps {
             peermac: from.table(&spec::PEERMAC)?,
             ports: from.array(&spec::PORTS)?,
             cfg: from.array(&spec::CFG)?,
+            skslot: from.array(&spec::SKSLOT)?,
             drops: from.raw(&spec::DROPS)?,
         })
     }

@@ -130,13 +130,14 @@ impl Programs {
     }
 }
 
-/// Whether a node serves without the program: XDP's work falls to tcx; nodes on the segment need no tunnel; node ports can be bound by
-/// mistake, and least connections counts worse.
+/// Whether a node serves without the program: XDP's work falls to tcx, nodes on the segment need no tunnel, and nothing keeps processes
+/// off node ports. (Without `cg_sock_release`, what sockets have in the tables would never be freed.)
 fn is_optional(spec: &ProgramSpec) -> bool {
-    !matches!(
-        spec.hook,
-        Hook::SockAddr | Hook::UplinkIngress | Hook::UplinkEgress | Hook::PodIngress | Hook::PodEgress
-    )
+    match spec.hook {
+        Hook::Xdp | Hook::XdpGeneric | Hook::TunnelIngress => true,
+        Hook::Sock => spec.name != "cg_sock_release",
+        _ => false,
+    }
 }
 
 /// Loads one program into the kernel.

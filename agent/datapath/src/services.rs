@@ -115,7 +115,7 @@ impl Services {
         Ok((services, learned))
     }
 
-    /// Writes a difference.
+    /// Writes a difference. A row that does not fit is left out, and the rest is written: the first such error is returned.
     pub fn apply(
         &mut self,
         maps: &Maps,
@@ -123,23 +123,31 @@ impl Services {
         diff: &Diff,
         now_ms: u64,
     ) -> Result<(), ServicesError> {
-        for (family, index, row) in &diff.backends {
-            if let Some(row) = row {
-                if !backends::write(maps, *index, row) {
-                    return Err(ServicesError::Index { table: "backend", index: *index });
-                }
-                self.note_backend(*family, *index, Some(row));
+        let mut result = Ok(());
+        let mut note = |one: Result<(), ServicesError>| {
+            if result.is_ok() {
+                result = one;
             }
+        };
+        for (family, index, row) in &diff.backends {
+            let Some(row) = row else { continue };
+            let written = backends::write(maps, *index, row);
+            note(if written {
+                Ok(())
+            } else {
+                Err(ServicesError::Index { table: "backend", index: *index })
+            });
+            self.note_backend(*family, *index, Some(row));
         }
         for (id, row) in &diff.services {
             if let Some(row) = row {
-                self.publish(maps, *id, row, now_ms)?;
+                note(self.publish(maps, *id, row, now_ms));
             }
         }
-        let (host, direct) = (!self.host_backends.is_empty(), !self.direct.is_empty());
-        self.frontends
-            .write(maps, config, diff, |frontends| write_switches(maps, frontends, host, direct))?;
-        self.frontends.remove(maps, config, diff)?;
+        // Before the frontends that need them, and after those that no longer do.
+        self.write_switches(maps);
+        note(self.frontends.write(maps, config, diff).map_err(ServicesError::from));
+        note(self.frontends.remove(maps, config, diff).map_err(ServicesError::from));
         for (id, row) in &diff.services {
             if row.is_none() {
                 self.clear(maps, *id, now_ms);
@@ -151,9 +159,8 @@ impl Services {
                 self.note_backend(*family, *index, None);
             }
         }
-        let (host, direct) = (!self.host_backends.is_empty(), !self.direct.is_empty());
-        write_switches(maps, &self.frontends, host, direct);
-        Ok(())
+        self.write_switches(maps);
+        result
     }
 
     /// Number of frontends.
@@ -275,6 +282,17 @@ impl Services {
         used.cells.iter().for_each(|(first, count)| self.cells.give_back(*first, *count, now_ms));
     }
 
+    fn write_switches(&self, maps: &Maps) {
+        let mut control = maps.control();
+        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
+        let value = bit(!self.host_backends.is_empty(), switches::HOST_BACKENDS)
+            | bit(!self.direct.is_empty(), switches::HAND_OVER);
+        if control.switches != value {
+            control.switches = value;
+            maps.cfg.set(0, &control);
+        }
+    }
+
     fn note_flags(&mut self, id: u32, bits: u32) {
         if bits & flags::DSR != 0 {
             self.direct.insert(id);
@@ -289,18 +307,6 @@ impl Services {
         } else {
             self.host_backends.remove(&(family, index));
         }
-    }
-}
-
-fn write_switches(maps: &Maps, frontends: &Frontends, host_backends: bool, direct: bool) {
-    let mut control = maps.control();
-    let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-    let value = bit(frontends.any_outside(), switches::EXTERNAL_FRONTENDS)
-        | bit(host_backends, switches::HOST_BACKENDS)
-        | bit(direct, switches::HAND_OVER);
-    if control.switches != value {
-        control.switches = value;
-        maps.cfg.set(0, &control);
     }
 }
 

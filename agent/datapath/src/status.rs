@@ -201,8 +201,14 @@ pub fn read(bpf_dir: &Path, frontends: bool) -> Result<Status, MapsError> {
     let maps = Maps::open(&Source { path: &path, writable: false })?;
     let control = maps.control();
     let attached = attached(&links);
-    let expected =
-        PROGRAMS.iter().filter(|spec| spec.hook != Hook::PodIngress && spec.hook != Hook::PodEgress);
+    let has_xdp = attached.iter().any(|link| link.program.starts_with("xdp_"));
+    let expected = PROGRAMS.iter().filter(|spec| match spec.hook {
+        Hook::PodIngress | Hook::PodEgress => false,
+        // One of them is enough.
+        Hook::Xdp | Hook::XdpGeneric => !has_xdp,
+        Hook::TunnelIngress => control.features & features::TUNNEL != 0,
+        _ => true,
+    });
     let missing = expected
         .map(|spec| spec.name)
         .filter(|name| attached.iter().all(|link| link.program != *name))
