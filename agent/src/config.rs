@@ -29,9 +29,6 @@ pub enum Command {
         /// Directory of the node's pinned maps and links.
         #[arg(long)]
         bpf_dir: PathBuf,
-        /// As the agent's.
-        #[arg(long, default_value_t = 0, hide = true)]
-        layout_salt: u64,
         /// Print JSON.
         #[arg(long)]
         json: bool,
