@@ -4,7 +4,7 @@
 //! TCP flags (letters of `FSRPA`), `+n` bytes of payload, `seq=n`, `ack=n`, `vlan=n` (twice for two tags), `nosum` (UDP
 //! without a checksum), `options` (IPv4 options, or an IPv6 destination options header), `frag=id:offset` or
 //! `frag=id:offset+` (more follow), `nodf` (IPv4: may be fragmented), `mss=n` (a TCP option, `odd` before: at an odd place), `cut=n`
-//! (only the frame's first `n` bytes), `at=n:byte` (another byte at a place), `vxlan=n` (the frame travels in network `n` of the tunnel to
+//! (only the frame's first `n` bytes), `at=n:byte` (another byte, in hexadecimal, at a place), `vxlan=n` (the frame travels in network `n` of the tunnel to
 //! node 4). SCTP's `S`, `SA`, `F` and `R` are INIT, INIT ACK, SHUTDOWN and ABORT, without them the chunk is DATA. Protocols `unreach`
 //! (port unreachable) and `toobig` (fragmentation needed, packet too big; `size=n`) quote another packet: see [`crate::case::Talk`].
 
@@ -109,7 +109,9 @@ impl Spec {
             Some(("vxlan", n)) => self.vxlan = Some(number(n)?),
             Some(("at", text)) => {
                 let (place, byte) = text.split_once(':').ok_or("at: no :")?;
-                self.other_byte = Some((number(place)? as usize, number(byte)? as u8));
+                let byte = u8::from_str_radix(byte.trim_start_matches("0x"), 16);
+                let byte = byte.map_err(|e| format!("{word:?}: {e}"))?;
+                self.other_byte = Some((number(place)? as usize, byte));
             }
             None if word == "nodf" => self.may_fragment = true,
             None if word == "odd" => self.odd = true,

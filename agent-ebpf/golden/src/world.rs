@@ -15,7 +15,7 @@ use abi::{
     Config, Ip4, Ip6, Mac,
     config::{Cidr4, Cidr6, Control, features, switches},
     maps::{self, PeerMac},
-    route::{Endpoint, KIND_L2, KIND_PEER, KIND_TUNNEL, Nexthop, NodeAddress, PodRoute, node_flags},
+    route::{Endpoint, KIND_L2, KIND_PEER, KIND_TUNNEL, Nexthop, NodeAddress, PodRoute, TUNNEL_MAC, node_flags},
 };
 use zerocopy::IntoBytes;
 
@@ -38,6 +38,9 @@ pub const PODS: [u32; 2] = [5, 6];
 
 /// A frame address by name.
 pub fn mac(name: &str) -> Option<Mac> {
+    if name == "tunnel" {
+        return Some(TUNNEL_MAC);
+    }
     let last = match name {
         "uplink" => 1,
         "client" => 3,

@@ -259,7 +259,7 @@ impl Kernel {
             let program: &mut SchedClassifier = self.ebpf.program_mut(name).unwrap().try_into().unwrap();
             program.test_run(options)
         }
-        .unwrap();
+        .unwrap_or_else(|e| panic!("{name}, {} bytes: {e:?}", packet.len()));
         let kind = match (hook, result.return_value) {
             // XDP_DROP, XDP_PASS, XDP_TX, XDP_REDIRECT.
             (Hook::Xdp, 1) => Kind::Drop,
