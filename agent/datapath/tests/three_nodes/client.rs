@@ -13,6 +13,8 @@ use rustix::net::{AddressFamily, SocketType};
 use serde::{Deserialize, Serialize};
 
 use crate::process::{self, Place, child, line, say};
+use crate::server::{BLOCKS, ECHO};
+use crate::stream;
 
 /// A question. As long as what a refusal quotes: in native mode a veth leaves too little room behind a shorter packet for the refusal.
 const QUESTION: &[u8] = b"who are you, and whom do you see?\n";
@@ -31,6 +33,10 @@ pub enum Transport {
     Udp,
     /// A datagram from a connected socket, which learns of refusals.
     UdpConnected,
+    /// A connection that carries so many blocks there and back ([`crate::stream`]).
+    Stream(u32),
+    /// Datagrams of these many bytes that must come back as they were.
+    Echo(u16),
     /// No question: the client binds to the port itself, for TCP and for UDP.
     Bind,
 }
@@ -199,6 +205,31 @@ fn question(ask: &Ask) -> io::Result<Sight> {
             let mut buffer = [0; 128];
             let length = socket.recv(&mut buffer)?;
             (String::from_utf8_lossy(&buffer[..length]).into_owned(), socket.peer_addr()?)
+        }
+        Transport::Stream(blocks) => {
+            let mut stream = connect(any, ask.to, patience)?;
+            stream.set_read_timeout(patience)?;
+            stream.write_all(format!("{BLOCKS}{blocks}\n").as_bytes())?;
+            stream::give(&mut stream, blocks)?;
+            let mut answers = BufReader::new(&stream);
+            stream::take(&mut answers, blocks)?;
+            let mut text = String::new();
+            answers.read_line(&mut text)?;
+            (text, stream.peer_addr()?)
+        }
+        Transport::Echo(length) => {
+            let socket = UdpSocket::bind(any)?;
+            socket.set_read_timeout(patience)?;
+            let mut sent = vec![b'.'; usize::from(length)];
+            sent[..ECHO.len()].copy_from_slice(ECHO);
+            sent.iter_mut().skip(ECHO.len()).enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8);
+            socket.send_to(&sent, ask.to)?;
+            let mut buffer = vec![0; 1 << 16];
+            let (length, from) = socket.recv_from(&mut buffer)?;
+            if buffer[..length] != sent {
+                return Err(io::Error::other(format!("{length} bytes came back, not the same")));
+            }
+            (format!("echo {}", any.ip()), from)
         }
         Transport::Bind => {
             let own = SocketAddr::new(any.ip(), ask.to.port());

@@ -28,13 +28,15 @@ pub struct Plan {
     pub routed: bool,
     /// Checksums and segmentation are left to the receiver, as within one machine.
     pub offloads: bool,
+    /// Ports of the bridge put segments together, as a machine's network card does.
+    pub coalescing: bool,
     /// MTU of all links.
     pub mtu: u32,
 }
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { far_ends_run_xdp: false, routed: false, offloads: false, mtu: 1500 }
+        Self { far_ends_run_xdp: false, routed: false, offloads: false, coalescing: true, mtu: 1500 }
     }
 }
 
@@ -72,6 +74,11 @@ impl Fabric {
         if plan.far_ends_run_xdp {
             fabric._far_ends = MEMBERS.map(|name| PassAll::attach(&bridge, name)).into();
         }
+        // Afterwards, since a veth that gets an XDP program turns it on.
+        let gro = if plan.coalescing { "on" } else { "off" };
+        for name in MEMBERS {
+            run(&format!("ip netns exec {bridge} ethtool -K {name} gro {gro}"));
+        }
         fabric
     }
 
@@ -89,7 +96,6 @@ impl Fabric {
             // What a real NIC needs not: a veth hands packets over without the checksum that XDP wants to find.
             run(&format!("ip netns exec {namespace} ethtool -K eth0 tx off"));
         }
-        run(&format!("ip netns exec {bridge} ethtool -K {name} gro on"));
         for (address, length) in [(self.address4(member), 24), (self.address6(member), 64)] {
             run(&format!("ip -n {namespace} address add {address}/{length} dev eth0 nodad"));
         }
@@ -175,6 +181,11 @@ impl Fabric {
 
     pub fn node(&self, index: usize) -> String {
         self.full(MEMBERS[index])
+    }
+
+    /// Where the bridge is.
+    pub fn bridge(&self) -> String {
+        self.full("f")
     }
 
     pub fn client(&self) -> String {

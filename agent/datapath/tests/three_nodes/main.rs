@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod agent;
+mod bulk;
+mod capture;
 mod client;
 mod cluster;
 mod fabric;
@@ -16,6 +18,7 @@ mod ping;
 mod process;
 mod server;
 mod spec;
+mod stream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -95,4 +98,38 @@ fn further_fields_of_services_are_honoured_without_xdp() {
 #[test]
 fn further_fields_of_services_are_honoured_with_native_xdp() {
     features_with("native");
+}
+
+#[test]
+fn every_frame_between_nodes_has_good_checksums() {
+    let Some(_turn) = turn() else { return };
+    if !capture::possible() {
+        println!("skipped: needs tcpdump");
+        return;
+    }
+    for xdp in ["off", "native"] {
+        let plan = Plan { far_ends_run_xdp: xdp == "native", coalescing: false, ..Plan::default() };
+        let mut cluster = Cluster::start(plan, &mode(xdp));
+        bulk::captured(&mut cluster, &format!("XDP {xdp}"));
+    }
+}
+
+#[test]
+fn streams_in_large_segments_arrive_whole() {
+    let Some(_turn) = turn() else { return };
+    for (xdp, mtu) in [("off", 1500), ("off", 9000)] {
+        let plan = Plan { offloads: true, mtu, ..Plan::default() };
+        let mut cluster = Cluster::start(plan, &mode(xdp));
+        bulk::whole(&mut cluster, &format!("offloads on, MTU {mtu}"));
+    }
+}
+
+#[test]
+fn streams_arrive_whole_through_xdp() {
+    let Some(_turn) = turn() else { return };
+    for (xdp, mtu) in [("generic", 1500), ("native", 1500), ("native", 9000)] {
+        let plan = Plan { far_ends_run_xdp: xdp == "native", mtu, ..Plan::default() };
+        let mut cluster = Cluster::start(plan, &mode(xdp));
+        bulk::whole(&mut cluster, &format!("XDP {xdp}, MTU {mtu}"));
+    }
 }
