@@ -151,17 +151,27 @@ fn stride(map: &RawMap) -> u32 {
     map.info().value_size.div_ceil(8)
 }
 
-/// Fills an empty hash, prefix tree or per-CPU array.
+/// Fills an empty hash, prefix tree or per-CPU array, some elements at a time.
 fn refill(old: &RawMap, new: &RawMap) -> io::Result<()> {
-    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    const ELEMENTS: usize = 4096;
+    let one_cpu = (old.info().value_size as usize).next_multiple_of(8);
     let per_cpu = old.value_bytes() != old.info().value_size as usize;
-    let parts =
-        if per_cpu { old.value_bytes() / (old.info().value_size as usize).next_multiple_of(8) } else { 1 };
-    let bytes = new.value_bytes() / parts;
+    let cpus = if per_cpu { old.value_bytes() / one_cpu } else { 1 };
+    let bytes = new.value_bytes() / cpus;
+    let (mut keys, mut values) = (Vec::new(), Vec::new());
+    let mut result = Ok(());
     old.each(|key, value| {
         keys.extend_from_slice(key);
-        value.chunks_exact(value.len() / parts).for_each(|part| values.extend(fit(part, bytes)));
+        value.chunks_exact(value.len() / cpus).for_each(|part| values.extend(fit(part, bytes)));
+        if keys.len() == ELEMENTS * key.len() {
+            if result.is_ok() {
+                result = new.update_all(&keys, &values);
+            }
+            keys.clear();
+            values.clear();
+        }
     })?;
+    result?;
     new.update_all(&keys, &values)
 }
 

@@ -248,6 +248,7 @@ fn features_of(bits: u32, attached: &[Attached]) -> Vec<Feature> {
         let used = bits & bit != 0;
         Feature { name, used, note: (if used { yes } else { no }).to_owned() }
     };
+    let batches = sys::has_batches();
     let hooked = |name, program: &str, yes: &str, no: &str| {
         let used = attached.iter().any(|link| link.program == program);
         Feature { name, used, note: (if used { yes } else { no }).to_owned() }
@@ -267,6 +268,18 @@ fn features_of(bits: u32, attached: &[Attached]) -> Vec<Feature> {
         ),
         with("tunnel", features::TUNNEL, "VXLAN to nodes on other segments", "all nodes are on the segment"),
         with("growing", features::FLOWS_BOTH, "flow tables are growing", "flow tables have their size"),
+        Feature {
+            name: "batches",
+            used: batches,
+            note: (if batches { "many rows are written at once" } else { "rows are written one by one" })
+                .to_owned(),
+        },
+        hooked(
+            "redirect_peer",
+            "tcx_pod_in",
+            "packets to pods pass by the node's stack (every kernel with tcx has it)",
+            "no pod is served",
+        ),
         hooked(
             "post_bind",
             "cg_post_bind4",

@@ -304,6 +304,21 @@ impl RawMap {
     }
 }
 
+/// Whether the kernel has the batch commands: asked with a map that does not exist, which a kernel that has them notices.
+pub fn has_batches() -> bool {
+    let mut attr = BatchAttr {
+        in_batch: 0,
+        out_batch: 0,
+        keys: 0,
+        values: 0,
+        count: 1,
+        map_fd: u32::MAX,
+        elem_flags: 0,
+        flags: 0,
+    };
+    bpf(BPF_MAP_LOOKUP_BATCH, &mut attr).is_err_and(|error| error.raw_os_error() == Some(libc::EBADF))
+}
+
 fn uneven() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, "keys and values must be whole elements of the map")
 }

@@ -13,7 +13,7 @@ pub use link::{
     AttachType, BPF_F_AFTER, BPF_F_BEFORE, Target, XDP_FLAGS_DRV_MODE, XDP_FLAGS_SKB_MODE, link_create,
     link_info, link_update, program, program_maps,
 };
-pub use map::{BPF_ANY, BPF_NOEXIST, MapInfo, RawMap};
+pub use map::{BPF_ANY, BPF_NOEXIST, MapInfo, RawMap, has_batches};
 pub use mapping::MappedArray;
 pub use wire::Wire;
 

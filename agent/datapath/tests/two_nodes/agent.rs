@@ -25,11 +25,16 @@ pub struct Agent {
 
 impl Agent {
     pub fn start(fabric: &Fabric, node: usize) -> Self {
+        Self::of_build(fabric, node, 0)
+    }
+
+    /// The agent of a build whose tables have other layouts than those of another number.
+    pub fn of_build(fabric: &Fabric, node: usize, salt: u64) -> Self {
         let place = Place::outside(fabric.node(node));
         let state = fabric.directory.path().join(format!("n{node}"));
         let xdp = std::env::var("BEELINE_TEST_XDP").unwrap_or_else(|_| "auto".to_owned());
         let arguments = format!(
-            "{node} {} {} {} {xdp}",
+            "{node} {} {} {} {xdp} {salt}",
             fabric.bpf_directory(node),
             fabric.cgroup(node),
             state.display()
@@ -105,7 +110,7 @@ pub fn main() {
     std::io::stdin().read_line(&mut go).unwrap();
     let arguments = std::env::var("BEELINE_TEST_ARGUMENTS").unwrap();
     let words: Vec<&str> = arguments.split(' ').collect();
-    let [node, bpf_dir, cgroup, state, xdp] = words[..] else { panic!("{arguments}") };
+    let [node, bpf_dir, cgroup, state, xdp, salt] = words[..] else { panic!("{arguments}") };
     let node: usize = node.parse().unwrap();
     let xdp = match xdp {
         "native" => XdpChoice::Native,
@@ -127,6 +132,7 @@ pub fn main() {
         uplinks: vec![uplink],
         xdp,
         entries: small(),
+        layout_salt: salt.parse().unwrap(),
         ..Options::default()
     };
     let config = NodeConfig {
@@ -230,7 +236,13 @@ fn obey(
         }
         "service" => tables.service_applied(&serde_json::from_str(rest)?, now),
         "slice" => tables.slice_applied(&serde_json::from_str(rest)?, now),
-        "start" => tables.start(now),
+        "start" => {
+            let diff = tables.start(now);
+            dataplane.apply(&diff)?;
+            dataplane.forget_old_layouts();
+            return Ok(String::new());
+        }
+        "grow" => return Ok(format!("{}", dataplane.grow_flows()?)),
         "collect" => return Ok(format!("{}", dataplane.collect_flows()?.entries)),
         _ => return Err(format!("unknown order {verb}").into()),
     };

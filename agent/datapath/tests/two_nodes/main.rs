@@ -275,6 +275,48 @@ fn a_dead_loader_is_not_missed(cluster: &mut Cluster) {
 }
 
 #[test]
+fn tables_of_other_layouts_and_sizes_hold_every_connection() {
+    if !can_run() {
+        return;
+    }
+    let mut cluster = Cluster::start();
+    cluster.publish(&[0, 1]);
+    let outside = cluster.outside();
+    let [four, six] = cluster.node_addresses(0);
+    let places = [
+        (cluster.by_socket(), VIP4, 80),
+        (cluster.by_packet(), VIP4, 80),
+        (cluster.by_packet(), VIP6, 80),
+        (outside.clone(), &*four, NODE_PORT),
+        (outside.clone(), &*six, NODE_PORT),
+    ];
+    let hold = || places.clone().map(|(place, address, port)| Peer::hold(&place, address, port));
+    // Several each: backends on either node.
+    let mut held: Vec<Peer> = (0..4).flat_map(|_| hold()).collect();
+    for (build, salt) in [("an upgrade", 7), ("the way back", 0)] {
+        cluster.agents[0].take().unwrap().kill();
+        let mut one = Agent::of_build(&cluster.fabric, 0, salt);
+        held.iter_mut().for_each(|peer| peer.echo("before the new build knows anything"));
+        one.tell("recover uid-a uid-c");
+        one.tell(&format!("service {}", service()));
+        cluster.agents[0] = Some(one);
+        cluster.publish(&[0, 1]);
+        cluster.agents[0].as_mut().unwrap().tell("start");
+        held.iter_mut().for_each(|peer| peer.echo("after the new build has taken over"));
+        check_both(build, &outside, [&four, &six], NODE_PORT, &["a", "b"]);
+        held.extend(hold());
+    }
+    for _ in 0..2 {
+        let grown = cluster.agents[0].as_mut().unwrap().tell("grow");
+        assert_eq!(grown, "true");
+        held.iter_mut().for_each(|peer| peer.echo("after the tables have grown"));
+        check_both("grown tables", &cluster.by_packet(), VIPS, 80, &["a", "b"]);
+        held.extend(hold());
+    }
+    held.iter_mut().for_each(|peer| peer.echo("at the end"));
+}
+
+#[test]
 fn policies_addresses_and_host_backends_are_honoured() {
     if !can_run() {
         return;
