@@ -161,6 +161,9 @@ pub(crate) struct TestArgs {
     /// Leave the cluster of the scenarios up.
     #[arg(long)]
     pub(crate) keep: bool,
+    /// Run what is built, and build nothing (cluster scenarios).
+    #[arg(long)]
+    pub(crate) no_build: bool,
     /// Scenarios under load run at the load of the goals instead of a moderate one.
     #[arg(long)]
     pub(crate) full: bool,

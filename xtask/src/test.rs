@@ -27,7 +27,9 @@ impl std::ops::AddAssign for Count {
 
 /// Runs the suite; the exit code is 1 when a test failed or none ran.
 pub(crate) fn run(args: &TestArgs) -> Result<ExitCode> {
-    build::with_tests()?;
+    if !args.no_build {
+        build::with_tests()?;
+    }
     let mut count = Count::default();
     if matches!(args.suite, Suite::Unit | Suite::All) {
         count += cargo_test(&["--workspace"])?;

@@ -5,7 +5,7 @@
 //! | 2 | case (its services and changes), little endian, modulo their number |
 //! | 1 | bit 0: IPv6 |
 //! | 1 | features that are on beside golden's: [`FEATURES`] by bit |
-//! | 1 | operation of a step: low four bits [`OPERATIONS`], high bits [`MEND`], [`ANSWER`], [`AGAIN`] |
+//! | 1 | operation of a step: low four bits [`OPERATIONS`], high bits [`MEND`], [`ANSWER`], [`AGAIN`], [`SEGMENTED`] |
 //! | 2 | time in units of 256 ticks, or length of the packet (little endian; what is missing is cut) |
 //! | n | the packet, unless it is an answer or a repetition |
 //!
@@ -14,7 +14,8 @@
 use std::sync::OnceLock;
 
 use abi::config::features;
-use golden::case::{self, CASES, Case, Hook, Step};
+use golden::case::{self, CASES, Case, Step};
+use golden::hook::Hook;
 
 /// Features that a script may switch on.
 pub const FEATURES: [u32; 5] = [
@@ -36,13 +37,13 @@ pub const OPERATIONS: [Operation; 16] = [
     Operation::At(Hook::Xdp),
     Operation::Change,
     Operation::Wait,
+    Operation::At(Hook::TunIn),
     Operation::At(Hook::PodIn(5)),
     Operation::At(Hook::PodIn(6)),
     Operation::At(Hook::UpIn),
     Operation::At(Hook::Xdp),
     Operation::At(Hook::UpOut),
     Operation::Change,
-    Operation::Wait,
 ];
 
 /// The packet's checksums are made right first.
@@ -51,6 +52,9 @@ pub const MEND: u8 = 0x10;
 pub const ANSWER: u8 = 0x20;
 /// The packet is what came out last.
 pub const AGAIN: u8 = 0x40;
+
+/// The stack will cut the packet into segments.
+pub const SEGMENTED: u8 = 0x80;
 
 /// More steps add time and no new states.
 const MAX_STEPS: usize = 24;
@@ -88,6 +92,8 @@ pub struct Move<'a> {
     pub source: Source<'a>,
     /// Whether its checksums are made right first.
     pub mend: bool,
+    /// Whether it is one that the stack will cut.
+    pub segmented: bool,
     /// The two bytes behind the operation.
     pub number: u16,
 }
@@ -131,7 +137,8 @@ impl<'a> Script<'a> {
                 (false, true) => Source::Again,
                 (false, false) => Source::Bytes(bytes),
             };
-            moves.push(Move { operation, source, mend: word & MEND != 0, number });
+            let (mend, segmented) = (word & MEND != 0, word & SEGMENTED != 0);
+            moves.push(Move { operation, source, mend, segmented, number });
             if moves.len() == MAX_STEPS {
                 break;
             }
@@ -179,8 +186,8 @@ fn seed(number: u16, case: &Case, six: bool) -> Vec<u8> {
                 input.extend(&packet);
                 last = packet;
             }
-            Step::Out(..) => {}
-            _ => input.extend([7, 0, 0]),
+            Step::Service(_) | Step::Gone(_) | Step::Later(_) => input.extend([7, 0, 0]),
+            Step::Note(_) | Step::Segments(_) | Step::Out(..) => {}
         }
     }
     input

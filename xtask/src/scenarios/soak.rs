@@ -135,8 +135,16 @@ impl Totals {
     /// One line for people.
     pub(super) fn summary(&self) -> String {
         let Counts { long, short, udp } = &self.counts;
+        let lost = if udp.lost_by_pod.is_empty() {
+            String::new()
+        } else {
+            format!(
+                " (lost {:?}, runs {}, {})",
+                udp.lost_by_pod, self.text["udp"]["lost_runs"], self.text["udp"]["failures"]
+            )
+        };
         format!(
-            "{}: {} long connections ({} answers, {} broken, longest {:.0} ms), {} short ({} failed, {} slow), {} of {} datagrams",
+            "{}: {} long connections ({} answers, {} broken, longest {:.0} ms), {} short ({} failed, {} slow), {} of {} datagrams{lost}",
             self.name,
             long.connects,
             long.answers,

@@ -16,7 +16,7 @@ use super::soak::{Client, Load, Soak};
 use super::{Report, eventually, kubectl_with, kubectl_words, traffic};
 use crate::cluster::api::{Api, Pace, Request};
 use crate::cluster::plan::{Node, Plan};
-use crate::cluster::{agent, cgroup, demo};
+use crate::cluster::{agent, cgroup, demo, kubectl};
 use crate::place::Place;
 
 /// Of each of the three clients.
@@ -32,17 +32,36 @@ const CHANGES_PER_SECOND: u32 = 100;
 const SETTLE: Duration = Duration::from_secs(2);
 const SYNC: Duration = Duration::from_secs(30);
 
-/// What happens meanwhile; gives the names of the pods that it killed.
-type Event = fn(&Plan) -> Result<BTreeSet<String>>;
+/// A service that clients ask, by its name and its node port.
+type Asked = (&'static str, u16);
 
-/// Name, node port of the service that is asked, and what happens.
-const EVENTS: &[(&str, &str, u16, Event)] = &[
-    ("kill -9 and restart of every agent", "zero-loss", 30190, agents_die),
-    ("upgrade of every agent to another table layout, and back", "zero-loss", 30190, upgrades),
-    ("a thousand endpoint changes", "zero-loss-by-hand", 30191, endpoints_change),
-    ("the flow table grows", "zero-loss", 30190, table_grows),
-    ("a node is drained", "zero-loss", 30190, node_drained),
+const SELECTED: Asked = ("zero-loss", 30190);
+const BY_HAND: Asked = ("zero-loss-by-hand", 30191);
+
+/// Something that happens while clients ask; it gives the names of the pods that it killed.
+struct Event {
+    name: &'static str,
+    asked: Asked,
+    /// Done before there are clients.
+    before: fn(&Plan) -> Result<()>,
+    happens: fn(&Plan) -> Result<BTreeSet<String>>,
+}
+
+const EVENTS: &[Event] = &[
+    event("kill -9 and restart of every agent", SELECTED, agents_die),
+    event("upgrade of every agent to another table layout, and back", SELECTED, upgrades),
+    event("a thousand endpoint changes", BY_HAND, endpoints_change),
+    Event { before: begin_small, ..event("the flow table grows", SELECTED, table_grows) },
+    event("a node is drained", SELECTED, node_drained),
 ];
+
+const fn event(name: &'static str, asked: Asked, happens: fn(&Plan) -> Result<BTreeSet<String>>) -> Event {
+    Event { name, asked, before: |_| Ok(()), happens }
+}
+
+/// The clients' pods: one connects by sockets that the node's programs see, of the other only packets are seen. Two pods, since ports are
+/// given to a pod's sockets without knowing where packets alone are sent.
+const PODS: [&str; 2] = ["zero-loss-sockets", "zero-loss-packets"];
 
 pub(super) fn run(plan: &Plan, report: &mut Report) {
     run_at(plan, report, MODERATE);
@@ -55,10 +74,17 @@ pub(super) fn run_full(plan: &Plan, report: &mut Report) {
 
 fn run_at(plan: &Plan, report: &mut Report, load: Load) {
     report.check("backends and a client are there", || {
-        let manifest = include_str!("zero_loss.yaml").replace("CLIENT_NODE", &client_node(plan).name);
-        kubectl_with("apply", &manifest)?;
+        kubectl_with("apply", include_str!("zero_loss.yaml"))?;
+        for pod in PODS {
+            let spec = format!(
+                r#"{{"spec":{{"nodeName":"{}","terminationGracePeriodSeconds":1}}}}"#,
+                client_node(plan).name
+            );
+            let run = ["run", pod, "--image=busybox", "--image-pull-policy=Never", "--overrides", &spec];
+            kubectl::output(run.into_iter().chain(["--command", "--", "sleep", "1000000"]))?;
+        }
         kubectl_words("rollout status deployment/zero-loss --timeout=60s")?;
-        kubectl_words("wait --for=condition=Ready pod/zero-loss-client --timeout=60s")?;
+        kubectl_words(&format!("wait --for=condition=Ready pod/{} pod/{} --timeout=60s", PODS[0], PODS[1]))?;
         let slices = slices(&pods()?, 15);
         let requests = slices.iter().map(|slice| Request {
             method: "POST",
@@ -67,24 +93,17 @@ fn run_at(plan: &Plan, report: &mut Report, load: Load) {
         });
         Api::open(plan)?.send(&requests.collect::<Vec<_>>(), Pace::Parallel(1))
     });
-    for (name, service, port, event) in EVENTS {
-        report.check(name, || meanwhile(plan, load, service, *port, *event));
+    for event in EVENTS {
+        report.check(event.name, || (event.before)(plan).and_then(|()| meanwhile(plan, load, event)));
     }
     report.check("the pods are removed", || {
-        kubectl_words("uncordon node1")?;
-        kubectl_words("delete deployment,service,pod,endpointslice --ignore-not-found --grace-period=1 deployment/zero-loss service/zero-loss service/zero-loss-by-hand pod/zero-loss-client")
-            .or_else(|_| remove_each())
-            .map(drop)
+        let [one, other] = PODS;
+        kubectl_words("delete endpointslice zero-loss-ipv4 zero-loss-ipv6")?;
+        kubectl_words(&format!(
+            "delete deployment/zero-loss service/zero-loss service/zero-loss-by-hand pod/{one} pod/{other} --grace-period=1"
+        ))
+        .map(drop)
     });
-}
-
-fn remove_each() -> Result<String> {
-    for object in
-        ["deployment/zero-loss", "service/zero-loss", "service/zero-loss-by-hand", "pod/zero-loss-client"]
-    {
-        kubectl_words(&format!("delete {object} --ignore-not-found --grace-period=1"))?;
-    }
-    kubectl_words("delete endpointslice zero-loss-ipv4 zero-loss-ipv6 --ignore-not-found")
 }
 
 /// The node of the clients' pod: not the one that is drained.
@@ -93,12 +112,12 @@ fn client_node(plan: &Plan) -> Node {
 }
 
 /// Runs `event` under the load of three clients and judges what they lost.
-fn meanwhile(plan: &Plan, load: Load, service: &str, port: u16, event: Event) -> Result<()> {
-    let namespace = client_namespace(plan)?;
+fn meanwhile(plan: &Plan, load: Load, event: &Event) -> Result<()> {
+    let (service, port) = event.asked;
+    let [sockets, packets] = [client_namespace(plan, PODS[0])?, client_namespace(plan, PODS[1])?];
     let inside = addresses(&demo::field(&["get", "service", service], "{.spec.clusterIPs[*]}")?, 9090)?;
     let entry = plan.nodes().remove(0);
     let outside: Vec<SocketAddr> = entry.addresses.map(|address| (address, port).into()).to_vec();
-    let sockets = client_node(plan).host();
     let client = |name, place: Place, namespace, targets| Client {
         name,
         place,
@@ -107,14 +126,14 @@ fn meanwhile(plan: &Plan, load: Load, service: &str, port: u16, event: Event) ->
         udp: targets,
     };
     let clients = [
-        client("a pod's sockets", sockets, Some(namespace.as_path()), &inside),
-        // Outside the node's cgroup: only the pod's packets are seen.
-        client("a pod's packets", Place::default(), Some(namespace.as_path()), &inside),
+        client("a pod's sockets", client_node(plan).host(), Some(sockets.as_path()), &inside),
+        // Outside the node's cgroup.
+        client("a pod's packets", Place::default(), Some(packets.as_path()), &inside),
         client("outside", traffic::client(), None, &outside),
     ];
     let soaks = clients.iter().map(|client| Soak::start(plan, client, load)).collect::<Result<Vec<_>>>()?;
     std::thread::sleep(SETTLE);
-    let result = event(plan);
+    let result = (event.happens)(plan);
     std::thread::sleep(SETTLE);
     let totals = soaks.into_iter().map(Soak::stop).collect::<Result<Vec<_>>>()?;
     totals.iter().for_each(|totals| println!("    {}", totals.summary()));
@@ -122,9 +141,9 @@ fn meanwhile(plan: &Plan, load: Load, service: &str, port: u16, event: Event) ->
     totals.iter().try_for_each(|totals| totals.judge(&killed))
 }
 
-/// The network namespace of the clients' pod, by one of its processes.
-fn client_namespace(plan: &Plan) -> Result<PathBuf> {
-    let uid = demo::field(&["get", "pod", "zero-loss-client"], "{.metadata.uid}")?;
+/// The network namespace of a client's pod, by one of its processes.
+fn client_namespace(plan: &Plan, pod: &str) -> Result<PathBuf> {
+    let uid = demo::field(&["get", "pod", pod], "{.metadata.uid}")?;
     let pid = cgroup::member(&client_node(plan).cgroup(), &format!("pod{uid}"))?;
     Ok(Path::new("/proc").join(pid.to_string()).join("ns/net"))
 }
@@ -202,25 +221,33 @@ fn endpoints_change(plan: &Plan) -> Result<BTreeSet<String>> {
     Ok(BTreeSet::new())
 }
 
-fn table_grows(plan: &Plan) -> Result<BTreeSet<String>> {
+/// A node without flows and with a small table for them: a table never becomes smaller than the one that it takes over.
+fn begin_small(plan: &Plan) -> Result<()> {
     let entry = plan.nodes().remove(0);
-    restart_with(plan, &entry, &["--layout-salt", "2", "--flow-entries", SMALL_TABLE])?;
-    let small = agent::metric(&entry, "beeline_flow_table_entries")?;
-    let targets: Vec<SocketAddr> = entry.addresses.map(|address| (address, 30190).into()).to_vec();
+    agent::daemon(&entry).stop(Duration::from_secs(10))?;
+    std::fs::remove_dir_all(entry.bpf_directory()).context("remove the tables")?;
+    agent::ensure_with(plan, &entry, &["--flow-entries", SMALL_TABLE])?;
+    agent::wait_until_synced(&entry, SYNC)
+}
+
+fn table_grows(plan: &Plan) -> Result<BTreeSet<String>> {
+    const GROWTHS: &str = "beeline_flow_table_growths_total";
+    let entry = plan.nodes().remove(0);
+    let targets: Vec<SocketAddr> = entry.addresses.map(|address| (address, SELECTED.1).into()).to_vec();
     let crowd =
         Client { name: "the crowd", place: traffic::client(), namespace: None, tcp: &targets, udp: &targets };
     let soak = Soak::start(plan, &crowd, CROWD)?;
-    let grown =
-        eventually(Duration::from_secs(60), || match agent::metric(&entry, "beeline_flow_table_entries")? {
-            now if now > small => Ok(now),
-            now => bail!("the flow table has room for {now} entries still"),
-        });
+    let grown = eventually(Duration::from_secs(60), || match agent::metric(&entry, GROWTHS)? {
+        0.0 => bail!("the flow table has not grown"),
+        growths => Ok((growths, agent::metric(&entry, "beeline_flow_table_entries")?)),
+    });
     std::thread::sleep(SETTLE);
     let totals = soak.stop()?;
     println!("    {}", totals.summary());
-    restart_with(plan, &entry, &[])?;
-    println!("    flow table: {small} entries, then {}", grown?);
+    let (growths, entries) = grown?;
+    println!("    the flow tables grew {growths} times and have room for {entries} entries");
     totals.judge(&BTreeSet::new())?;
+    restart_with(plan, &entry, &[])?;
     Ok(BTreeSet::new())
 }
 
