@@ -88,7 +88,7 @@ fn destroy(gone: &HashMap<SocketAddr, Rows>, dataplane: &Dataplane) -> Result<us
     let work = || sockets::destroy_connected_udp(&doomed);
     let mut destroyed = work()?;
     // A namespace seen twice (the node's own) has nothing left the second time.
-    for namespace in Netns::of_processes(&processes).unwrap_or_default() {
+    for namespace in Netns::of_processes(&processes) {
         destroyed += namespace.run(work).unwrap_or(Ok(0))?;
     }
     Ok(destroyed)

@@ -30,7 +30,7 @@ use crate::progress::Progress;
 use crate::segment::{ForeignNetwork, OwnNetwork, Segment, existing_tunnel};
 use crate::state;
 
-/// When idle flows are looked for first, and again after a failure.
+/// When idle flows are looked for again after a failure.
 const FLOW_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Runs a role on the async runtime, with logging to standard error.
@@ -192,13 +192,11 @@ async fn follow(
 
 /// Deletes idle flows and lets the flow tables grow, once the tables follow the API. The data plane says when the next pass is worth while.
 async fn collect_flows(herald: Herald, dataplane: Arc<Dataplane>, progress: Arc<Progress>) {
-    let mut pause = FLOW_INTERVAL;
+    while !progress.is_synced() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
     loop {
-        tokio::time::sleep(pause).await;
-        pause = FLOW_INTERVAL;
-        if !progress.is_synced() {
-            continue;
-        }
+        let mut pause = FLOW_INTERVAL;
         let collecting = Arc::clone(&dataplane);
         match tokio::task::spawn_blocking(move || collecting.collect_flows()).await {
             Ok(Ok(count)) => {
@@ -209,6 +207,7 @@ async fn collect_flows(herald: Herald, dataplane: Arc<Dataplane>, progress: Arc<
             Ok(Err(error)) => tracing::warn!(%error, "idle flows"),
             Err(error) => tracing::error!(%error, "idle flows"),
         }
+        tokio::time::sleep(pause).await;
     }
 }
 

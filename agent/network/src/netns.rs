@@ -2,11 +2,10 @@
 //!
 //! A thread that entered a namespace is never reused: it ends with its task, so no other work can run in the wrong namespace.
 
-use std::collections::BTreeSet;
-use std::fs::File;
+use std::collections::HashSet;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -26,17 +25,19 @@ impl Netns {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
-    /// The namespaces of these processes, each once. Processes that have ended are left out.
-    pub fn of_processes(processes: &[u32]) -> io::Result<Vec<Self>> {
-        let mut seen = BTreeSet::new();
+    /// The namespaces of these processes' threads, each once. What ends meanwhile is left out.
+    pub fn of_processes(processes: &[u32]) -> Vec<Self> {
+        let mut seen = HashSet::new();
         let mut found = Vec::new();
         for process in processes {
-            let Ok(namespace) = Self::open(Path::new(&format!("/proc/{process}/ns/net"))) else { continue };
-            if seen.insert(namespace.0.metadata()?.ino()) {
-                found.push(namespace);
+            for thread in fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten() {
+                let path = thread.path().join("ns/net");
+                // The link's text names the namespace: one that is known need not be opened.
+                let is_new = fs::read_link(&path).is_ok_and(|name| seen.insert(name));
+                found.extend(is_new.then(|| Self::open(&path).ok()).flatten());
             }
         }
-        Ok(found)
+        found
     }
 
     /// Runs `work` inside the namespace on a thread of its own and waits for it.

@@ -319,6 +319,25 @@ fn a_node_on_another_segment_is_recognized_and_its_pods_have_a_route_through_the
     drop(router);
 }
 
+#[test]
+fn a_thread_in_a_namespace_of_its_own_is_found() {
+    if !is_root() {
+        return;
+    }
+    let namespace = Namespace::new("th");
+    let count = || Netns::of_processes(&[std::process::id(), u32::MAX]).len();
+    // Other tests' threads come and go in namespaces of theirs; this one's is there for sure.
+    let inside = Netns::open(&namespace.path()).unwrap().run(|| {
+        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        let found = Netns::of_processes(&[std::process::id()]);
+        let names = found.iter().map(|it| std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(it)));
+        let mut names = names.map(|fd| std::fs::read_link(format!("/proc/self/fd/{fd}")).unwrap());
+        names.any(|name| name == own)
+    });
+    assert!(inside.unwrap());
+    assert!(count() >= 1, "the process's own");
+}
+
 /// Packets that the tunnel device of a namespace received.
 fn received(namespace: &Namespace) -> u64 {
     let text = namespace.output("ip -s -o link show blvx0");
@@ -368,11 +387,8 @@ fn namespaces_are_found_by_the_processes_of_a_cgroup() {
     // `ip` enters the namespace a moment after it starts.
     let found = (0..100).find_map(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
-        let found: Vec<u64> = Netns::of_processes(&crate::processes::below(&cgroup).unwrap())
-            .unwrap()
-            .iter()
-            .map(inode)
-            .collect();
+        let processes = crate::processes::below(&cgroup).unwrap();
+        let found: Vec<u64> = Netns::of_processes(&processes).iter().map(inode).collect();
         (found == [wanted]).then_some(found)
     });
     for process in &mut processes {
