@@ -23,7 +23,7 @@ use crate::results::{Line, Outcome, Unit, Writer};
 use crate::statistics::{self, Estimate};
 
 pub(crate) use cases::{CASES, Case};
-pub(crate) use kernel::Bench;
+pub(crate) use kernel::{Bench, Loaded};
 
 /// How often programs run.
 #[derive(Clone, Copy, Debug)]

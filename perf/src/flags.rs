@@ -33,6 +33,8 @@ pub(crate) enum Command {
     },
     /// Time Beeline's programs alone: what one packet or connect costs (needs root).
     Cost(Cost),
+    /// Measure Beeline against plain routing and kube-proxy's rules on this machine (needs root).
+    Suite(Suite),
     /// Keep connections and datagrams going for a time, and count what got lost meanwhile.
     Soak(Soak),
 }
@@ -114,6 +116,31 @@ pub(crate) struct Cost {
     /// Where the results go, as lines of JSON.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Suite {
+    /// Where the results go, as lines of JSON.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// The `echo` to start in every lane; beside this program if not given.
+    #[arg(long)]
+    pub(crate) echo: Option<PathBuf>,
+    /// The BPF object whose programs are timed alone; `target/bpf/beeline.o` if not given.
+    #[arg(long)]
+    pub(crate) object: Option<PathBuf>,
+    /// A smoke: every case for an instant, with ten services; figures say nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only results whose name (group/test/lane) contains this.
+    #[arg(long)]
+    pub(crate) only: Option<String>,
+    /// Numbers of services.
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000])]
+    pub(crate) services: Vec<usize>,
+    /// Load more than 10,000 services into nftables, too: it may stall the machine for minutes.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 /// Everything is asked in turn: the first connection goes to the first target, the second to the second.

@@ -4,6 +4,7 @@
 
 mod alternate;
 mod bpf;
+mod cgroup;
 mod cost;
 mod datagram;
 mod environment;
@@ -12,10 +13,12 @@ mod latency;
 mod load;
 mod measure;
 mod namespace;
+mod peers;
 mod processor;
 mod results;
 mod soak;
 mod statistics;
+mod suite;
 mod traffic;
 
 use anyhow::Result;
@@ -32,6 +35,7 @@ fn main() -> Result<()> {
             println!("{}", datagram::ask(target, &text)?.trim_end());
             Ok(())
         }
+        Command::Suite(args) => suite::run(&args),
         Command::Soak(args) => soak::run(&args),
     }
 }

@@ -15,6 +15,7 @@ mod line;
 mod server;
 mod session;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -33,7 +34,11 @@ fn main() -> std::io::Result<()> {
     allow_many_connections();
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let mut server = server::Server::bind(
-        server::Ports { http: port("HTTP_PORT", 8080), echo: port("ECHO_PORT", 9090) },
+        &server::Places {
+            http: port("HTTP_PORT", 8080),
+            echo: port("ECHO_PORT", 9090),
+            datagrams: datagram_addresses(),
+        },
         identity.clone(),
     )?;
     let drained = Arc::new(AtomicBool::new(false));
@@ -62,6 +67,13 @@ fn allow_many_connections() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).unwrap_or_default();
+}
+
+/// The addresses in `ECHO_UDP_ADDRESSES` (with commas between them), or all.
+fn datagram_addresses() -> Vec<IpAddr> {
+    let named = std::env::var("ECHO_UDP_ADDRESSES").unwrap_or_default();
+    let addresses: Vec<_> = named.split(',').filter_map(|address| address.trim().parse().ok()).collect();
+    if addresses.is_empty() { vec![Ipv6Addr::UNSPECIFIED.into()] } else { addresses }
 }
 
 /// The port in environment variable `name`, or `default`.

@@ -2,7 +2,7 @@
 //! on; what is answered is decided elsewhere.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,17 +18,21 @@ const RETRY: Duration = Duration::from_millis(20);
 
 const HTTP: Token = Token(0);
 const LINES: Token = Token(1);
-const DATAGRAMS: Token = Token(2);
 const WAKER: Token = Token(3);
+/// Sockets of datagrams have tokens from here on.
+const FIRST_DATAGRAMS: usize = 4;
 /// Connections have tokens from here on: their place in the table.
-const FIRST_SESSION: usize = 4;
+const FIRST_SESSION: usize = 1024;
 
 /// Where the server listens.
-#[derive(Clone, Copy)]
-pub(crate) struct Ports {
+#[derive(Clone)]
+pub(crate) struct Places {
     pub(crate) http: u16,
     /// Lines over TCP, and datagrams.
     pub(crate) echo: u16,
+    /// Where datagrams are taken. A socket for all addresses (`::`) answers from the address that the route back says:
+    /// a host with several addresses names them, so that each answers for itself.
+    pub(crate) datagrams: Vec<IpAddr>,
 }
 
 struct Slot {
@@ -43,7 +47,7 @@ pub(crate) struct Server {
     poll: Poll,
     identity: Identity,
     listeners: [(Token, Protocol, TcpListener); 2],
-    datagrams: UdpSocket,
+    datagrams: Vec<UdpSocket>,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
     open: usize,
@@ -53,18 +57,22 @@ pub(crate) struct Server {
 
 impl Server {
     /// Listens on every address (`::` takes IPv4 as well).
-    pub(crate) fn bind(ports: Ports, identity: Identity) -> io::Result<Self> {
+    pub(crate) fn bind(places: &Places, identity: Identity) -> io::Result<Self> {
         let poll = Poll::new()?;
         let any = |port| SocketAddr::from(([0_u16; 8], port));
         let mut listeners = [
-            (HTTP, Protocol::Http, TcpListener::bind(any(ports.http))?),
-            (LINES, Protocol::Lines, TcpListener::bind(any(ports.echo))?),
+            (HTTP, Protocol::Http, TcpListener::bind(any(places.http))?),
+            (LINES, Protocol::Lines, TcpListener::bind(any(places.echo))?),
         ];
         for (token, _, listener) in &mut listeners {
             poll.registry().register(listener, *token, Interest::READABLE)?;
         }
-        let mut datagrams = UdpSocket::bind(any(ports.echo))?;
-        poll.registry().register(&mut datagrams, DATAGRAMS, Interest::READABLE)?;
+        let mut datagrams = Vec::new();
+        for (token, address) in (FIRST_DATAGRAMS..FIRST_SESSION).zip(&places.datagrams) {
+            let mut socket = UdpSocket::bind(SocketAddr::new(*address, places.echo))?;
+            poll.registry().register(&mut socket, Token(token), Interest::READABLE)?;
+            datagrams.push(socket);
+        }
         Ok(Self {
             poll,
             identity,
@@ -94,8 +102,10 @@ impl Server {
             for event in &events {
                 match event.token() {
                     token @ (HTTP | LINES) => self.accept(token, now)?,
-                    DATAGRAMS => datagram::answer_all(&self.datagrams, &self.identity),
                     WAKER => {}
+                    Token(number) if number < FIRST_SESSION => {
+                        datagram::answer_all(&self.datagrams[number - FIRST_DATAGRAMS], &self.identity);
+                    }
                     Token(number) => {
                         let place = number - FIRST_SESSION;
                         self.notice(place, event.is_readable(), event.is_read_closed());
@@ -221,7 +231,9 @@ mod tests {
 
     fn start() -> Running {
         let identity = Identity { pod: "p".into(), node: "n".into() };
-        let mut server = Server::bind(Ports { http: 0, echo: 0 }, identity).unwrap();
+        let mut server =
+            Server::bind(&Places { http: 0, echo: 0, datagrams: vec![Ipv4Addr::LOCALHOST.into()] }, identity)
+                .unwrap();
         let port = |index: usize| server.listeners[index].2.local_addr().unwrap().port();
         let (http, echo) = (port(0), port(1));
         let drained = Arc::new(AtomicBool::new(false));

@@ -15,6 +15,7 @@ use golden::world;
 
 use super::Seen;
 use super::kernel::Tables;
+use crate::cgroup;
 use crate::statistics;
 
 /// A case.
@@ -33,45 +34,15 @@ pub(crate) const CASES: &[Case] = &[
     Case { name: "connect6 to a ClusterIP, with the address for getpeername", six: true, peer_name: true },
 ];
 
-/// A cgroup that this process is in while it lives.
-struct Cgroup {
-    path: PathBuf,
-    before: PathBuf,
-}
+/// A group of our own; it is removed when it goes out of scope.
+struct Group(PathBuf);
 
-impl Cgroup {
-    fn enter() -> Result<Self> {
-        let root = unified()?;
-        let own = fs::read_to_string("/proc/self/cgroup")?;
-        let own =
-            own.lines().find_map(|line| line.strip_prefix("0::")).context("no line of cgroup v2")?.to_owned();
-        let path = root.join(format!("perf-{}", std::process::id()));
-        fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
-        let cgroup = Self { path, before: root.join(own.trim_start_matches('/')) };
-        cgroup.move_to(&cgroup.path)?;
-        Ok(cgroup)
-    }
-
-    fn move_to(&self, group: &Path) -> Result<()> {
-        fs::write(group.join("cgroup.procs"), std::process::id().to_string())
-            .with_context(|| format!("enter {}", group.display()))
-    }
-}
-
-impl Drop for Cgroup {
+impl Drop for Group {
     fn drop(&mut self) {
-        if let Err(error) = self.move_to(&self.before).and_then(|()| Ok(fs::remove_dir(&self.path)?)) {
-            eprintln!("perf: {} is left behind: {error:#}", self.path.display());
+        if let Err(error) = fs::remove_dir(&self.0) {
+            eprintln!("perf: {} is left behind: {error}", self.0.display());
         }
     }
-}
-
-/// The mount of cgroup v2.
-pub(crate) fn unified() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let mut words = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    let mount = words.find(|words| words.get(2) == Some(&"cgroup2")).context("cgroup v2 is not mounted")?;
-    Ok(PathBuf::from(mount[1]))
 }
 
 /// Times a case.
@@ -92,11 +63,13 @@ pub(crate) fn measure(path: &Path, case: &Case, quick: bool) -> Result<Seen> {
     ] {
         ensure!(Command::new("ip").args(arguments).status()?.success(), "ip {} failed", arguments.join(" "));
     }
-    let cgroup = Cgroup::enter()?;
+    let group = Group(cgroup::unified()?.join(format!("perf-{}", std::process::id())));
+    fs::create_dir_all(&group.0).with_context(|| format!("make {}", group.0.display()))?;
+    let _entered = cgroup::Entered::new(&group.0)?;
     let program: &mut CgroupSockAddr = tables.ebpf.program_mut(name).context(name)?.try_into()?;
     program.load().with_context(|| format!("load {name}"))?;
     program
-        .attach(File::open(&cgroup.path)?, CgroupAttachMode::Single)
+        .attach(File::open(&group.0)?, CgroupAttachMode::Single)
         .with_context(|| format!("attach {name}"))?;
     let _statistics = aya::sys::enable_stats(Stats::RunTime).context("turn on run-time statistics")?;
     let target = if case.six { "[fd00:10:96::a]:80" } else { "10.96.0.10:80" };

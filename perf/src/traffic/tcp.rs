@@ -5,6 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::{Target, Traffic};
 
@@ -12,8 +14,12 @@ use super::{Target, Traffic};
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn connect(address: SocketAddr) -> Result<TcpStream> {
-    // Not connect_timeout: that would be three system calls more. A SYN that is lost is sent again after a second.
-    TcpStream::connect(address).with_context(|| format!("connect to {address}"))
+    // Not TcpStream::connect_timeout, which waits in poll(2): a limit on sending holds for connect(2), too (socket(7)).
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
+    rustix::net::connect(&socket, &address).with_context(|| format!("connect to {address}"))?;
+    Ok(TcpStream::from(socket))
 }
 
 /// One line and its answer.
