@@ -115,7 +115,7 @@ pub fn load(place: &Place<'_>, config: Config, tables: &Tables<'_>) -> Result<Lo
     let programs = Programs::load(tables, &config, |spec| match spec.hook {
         Hook::Xdp => modes.contains(&XdpMode::Native),
         Hook::XdpGeneric => modes.contains(&XdpMode::Generic),
-        _ => true,
+        _ => is_wanted(spec, &config),
     })?;
     Ok(Loaded { config, programs })
 }
@@ -148,7 +148,7 @@ fn change(place: &Place<'_>, loaded: Loaded, tables: &Tables<'_>) -> Result<Inst
     if xdp.iter().all(|uplink| uplink.mode.is_none()) {
         if config.features != plain.features {
             config = plain;
-            programs = Programs::load(tables, &config, |spec| !is_xdp(spec))?;
+            programs = Programs::load(tables, &config, |spec| !is_xdp(spec) && is_wanted(spec, &config))?;
         }
     } else if xdp.iter().any(|uplink| uplink.mode.is_none()) {
         without_xdp = Programs::load(tables, &plain, |spec| spec.hook == Hook::UplinkIngress)?;
@@ -173,6 +173,11 @@ fn change(place: &Place<'_>, loaded: Loaded, tables: &Tables<'_>) -> Result<Inst
     }
     switch.commit();
     Ok(installed)
+}
+
+/// Whether a program has something to do with these constants: the verifier takes its time for each.
+fn is_wanted(spec: &ProgramSpec, config: &Config) -> bool {
+    spec.hook != Hook::TunnelIngress || config.vxlan != 0
 }
 
 /// Whether a program runs as XDP.
@@ -246,10 +251,6 @@ fn attach_xdp(place: &Place<'_>, switch: &mut Switch<'_>, programs: &Programs, u
     let mut refused = Vec::new();
     let modes = place.options.xdp.modes(uplink);
     let pinned = place.links.xdp(&device);
-    if let Some(other) = pinned.filter(|mode| !modes.contains(mode)) {
-        // A device has one mode at a time.
-        place.links.detach_xdp(&device, other);
-    }
     // The mode that runs already is tried first: changing it would mean a moment without.
     let running = pinned.into_iter().filter(|mode| modes.contains(mode));
     let others = modes.iter().copied().filter(|mode| Some(*mode) != pinned);
@@ -257,8 +258,8 @@ fn attach_xdp(place: &Place<'_>, switch: &mut Switch<'_>, programs: &Programs, u
         let attached = programs.xdp(mode).map(|(spec, program)| {
             let target = Target::Device(uplink.ifindex);
             let spot = Spot { spec, target, device: &device, mode: Some(mode) };
-            // An earlier build may have used the other program in this mode.
-            place.links.detach_other_xdp(&device, mode, spec);
+            // What ran in another mode, or another program in this one, makes room.
+            switch.make_way(&device, uplink.ifindex, spec, mode);
             switch.attach(spot, program)
         });
         match attached {

@@ -122,17 +122,6 @@ impl Links {
         [XdpMode::Native, XdpMode::Generic].into_iter().find(pinned)
     }
 
-    /// Takes XDP off a device if it runs in this mode.
-    pub fn detach_xdp(&self, device: &str, mode: XdpMode) {
-        xdp_specs().for_each(|spec| unpin(&self.pin(spec, device, Some(mode))));
-    }
-
-    /// Takes an XDP program off a device if it is not this one: a device has one at a time.
-    pub fn detach_other_xdp(&self, device: &str, mode: XdpMode, wanted: &ProgramSpec) {
-        let others = xdp_specs().filter(|spec| spec.name != wanted.name);
-        others.for_each(|spec| unpin(&self.pin(spec, device, Some(mode))));
-    }
-
     /// Forgets a pod's links; the device may be gone.
     pub fn detach_pod(&self, device: &str) {
         for spec in PROGRAMS.iter().filter(|spec| matches!(spec.hook, Hook::PodIngress | Hook::PodEgress)) {
@@ -185,6 +174,8 @@ enum Undo {
     Restore(PathBuf, OwnedFd),
     /// There was no link.
     Remove(PathBuf),
+    /// XDP ran on this device, in this mode.
+    Again(PathBuf, OwnedFd, u32, XdpMode),
 }
 
 /// A change of several links that is undone unless it is committed.
@@ -227,6 +218,19 @@ impl<'a> Switch<'a> {
         Ok(())
     }
 
+    /// Takes XDP off a device, but for this program in this mode: a device has one of both at a time.
+    pub fn make_way(&mut self, device: &str, ifindex: u32, wanted: &ProgramSpec, wanted_mode: XdpMode) {
+        for mode in [XdpMode::Native, XdpMode::Generic] {
+            for spec in xdp_specs().filter(|spec| mode != wanted_mode || spec.name != wanted.name) {
+                let pin = self.links.pin(spec, device, Some(mode));
+                let Ok(link) = sys::get(&pin) else { continue };
+                let program = sys::link_info(link.as_fd()).and_then(|info| sys::program(info.program_id));
+                unpin(&pin);
+                self.undo.extend(program.ok().map(|program| Undo::Again(pin, program, ifindex, mode)));
+            }
+        }
+    }
+
     /// Puts a program into a pinned link. A link whose device is gone is left alone.
     pub fn update(&mut self, link: &Pinned, program: BorrowedFd<'_>) -> Result<(), AttachError> {
         let failed = |source| AttachError { name: link.spec.name, target: link.place.clone(), source };
@@ -260,9 +264,14 @@ impl Drop for Switch<'_> {
                     sys::get(pin).and_then(|link| sys::link_update(link.as_fd(), old.as_fd()))
                 }
                 Undo::Remove(pin) => fs::remove_file(pin),
+                Undo::Again(pin, program, ifindex, mode) => {
+                    let target = Target::Device(*ifindex);
+                    sys::link_create(program.as_fd(), target, AttachType::Xdp, mode.flags())
+                        .and_then(|link| sys::pin(link.as_fd(), pin))
+                }
             };
             if let Err(error) = undone {
-                let (Undo::Restore(pin, _) | Undo::Remove(pin)) = &step;
+                let (Undo::Restore(pin, _) | Undo::Remove(pin) | Undo::Again(pin, ..)) = &step;
                 tracing::error!(pin = %pin.display(), %error, "could not put the earlier program back");
             }
         }

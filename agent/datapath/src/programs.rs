@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, PoisonError};
 
 use abi::config::Config;
 use abi::maps::MAPS;
@@ -99,8 +100,8 @@ impl Programs {
             .make_missing(&tables.entries)
             .map_err(|(name, source)| ProgramsError::Map { name, source })?;
         let mut programs = Self::default();
-        for spec in PROGRAMS.iter().filter(|spec| wanted(spec)) {
-            match load_one(&mut object, spec.name) {
+        for (spec, loaded) in load_all(&mut object, wanted) {
+            match loaded {
                 Ok(program) => drop(programs.loaded.insert(spec.name, program)),
                 Err(error) if is_optional(spec) || matches!(error, ProgramsError::Missing(_)) => {
                     tracing::warn!(%error, "without it: no {}", spec.does);
@@ -140,12 +141,41 @@ fn is_optional(spec: &ProgramSpec) -> bool {
     }
 }
 
+/// A program and what became of it.
+type Outcome = (&'static ProgramSpec, Result<OwnedFd, ProgramsError>);
+
+/// Loads programs into the kernel, several at a time: nearly all of it is the verifier's work, which uses one CPU a program.
+fn load_all(object: &mut Ebpf, wanted: impl Fn(&ProgramSpec) -> bool) -> Vec<Outcome> {
+    let mut found: HashMap<String, &mut Program> =
+        object.programs_mut().map(|(name, program)| (name.to_owned(), program)).collect();
+    let waiting: Vec<_> =
+        PROGRAMS.iter().filter(|spec| wanted(spec)).map(|spec| (spec, found.remove(spec.name))).collect();
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(waiting.len().max(1));
+    let waiting = Mutex::new(waiting.into_iter());
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || {
+        std::iter::from_fn(&next)
+            .map(|(spec, program)| {
+                let missing = ProgramsError::Missing(spec.name);
+                (spec, program.map_or(Err(missing), |program| load_one(program, spec.name)))
+            })
+            .collect::<Vec<Outcome>>()
+    };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
+        let mut outcomes = work();
+        for other in others {
+            outcomes.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        outcomes
+    })
+}
+
 /// Loads one program into the kernel.
-fn load_one(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, ProgramsError> {
+fn load_one(program: &mut Program, name: &'static str) -> Result<OwnedFd, ProgramsError> {
     let failed = |source| ProgramsError::Load { name, source };
     let descriptor =
         |fd: Result<&ProgramFd, ProgramError>| fd.and_then(|fd| Ok(fd.as_fd().try_clone_to_owned()?));
-    let program = object.program_mut(name).ok_or(ProgramsError::Missing(name))?;
     match program {
         Program::Xdp(program) => program.load().and_then(|()| descriptor(program.fd())),
         Program::SchedClassifier(program) => program.load().and_then(|()| descriptor(program.fd())),
