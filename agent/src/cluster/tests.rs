@@ -1,5 +1,5 @@
-//! Events in, packets out: a node in network namespaces whose pods somebody else's network routes (role `proxy`), with real programs and
-//! sockets. Needs root and the BPF object.
+//! Events in, packets out: a node in network namespaces, with real programs and sockets; its pods are routed by somebody else's network
+//! (role `proxy`) or by ours. Needs root and the BPF object.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -10,11 +10,12 @@ use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
 
 use datapath::{NodeConfig, Options, Uplink, XdpChoice};
-use network::Netns;
+use network::{Netns, PodIdentity, PodNetwork};
 use serde_json::json;
 
 use super::*;
-use crate::segment::ForeignNetwork;
+use crate::pods::Served;
+use crate::segment::{ForeignNetwork, OwnNetwork};
 
 /// The process is moved into the node's cgroup while a test makes sockets, so one test runs at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -78,7 +79,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(self.bpf_dir());
-        for short in ["c", "n", "p"] {
+        for short in ["c", "n", "p", "q"] {
             let _ = Command::new("ip").args(["netns", "del", &self.namespace(short)]).status();
         }
     }
@@ -107,8 +108,15 @@ impl Drop for Moved {
     }
 }
 
-/// The agent of the role `proxy` without its watches. Made and used on a thread inside the node's namespace.
-fn proxy(place: &Place) -> (Cluster, View) {
+/// An agent without its watches and its kubelet. Made and used on a thread inside the node's namespace.
+struct Agent {
+    cluster: Cluster,
+    view: View,
+    /// In a network of our own.
+    pods: Option<PodNetwork>,
+}
+
+fn open(place: &Place, own: bool) -> (Arc<Dataplane>, Uplink) {
     let device = device::find("eth0").unwrap();
     let uplink = Uplink {
         name: "eth0".into(),
@@ -121,46 +129,87 @@ fn proxy(place: &Place) -> (Cluster, View) {
     let options = Options {
         bpf_dir: place.bpf_dir(),
         cgroup: place.name.clone(),
-        uplinks: vec![uplink],
+        uplinks: vec![uplink.clone()],
         xdp: XdpChoice::Auto,
         entries: small.map(|name| (name, 4096)).to_vec(),
         ..Options::default()
     };
-    let node_ips: Vec<IpAddr> = vec!["172.31.66.1".parse().unwrap()];
+    let range = |text: &str, prefix| vec![(text.parse().unwrap(), prefix)];
     let config = NodeConfig {
-        cluster_cidrs: vec![("10.77.0.0".parse().unwrap(), 16)],
-        service_cidrs: vec![("10.96.0.0".parse().unwrap(), 16)],
-        addresses: node_ips.clone(),
+        pod_cidrs: if own { range("10.77.2.0", 24) } else { Vec::new() },
+        cluster_cidrs: range("10.77.0.0", 16),
+        service_cidrs: range("10.96.0.0", 16),
+        addresses: vec!["172.31.66.1".parse().unwrap()],
+        masquerade: own,
         ..NodeConfig::default()
     };
-    let (dataplane, learned) = Dataplane::open(options, config).unwrap();
-    let (dataplane, progress) = (Arc::new(dataplane), Arc::new(Progress::default()));
-    let mut cluster = Cluster {
-        node_name: "n".into(),
-        node_ips,
-        uplinks: vec![device.index],
-        node_ports: NodePortAddresses::All,
-        dead_sockets: DeadSockets::start(Arc::clone(&dataplane), Arc::clone(&progress)).unwrap(),
-        checks: HealthChecks::new(Arc::clone(&progress)),
-        dataplane,
-        segment: Box::new(ForeignNetwork),
-        progress,
-        pods: None,
-    };
-    let mut view = View::new("n", learned, false);
-    let node: Node = serde_json::from_value(json!({
-        "metadata": {"name": "n"},
-        "status": {"addresses": [{"type": "InternalIP", "address": "172.31.66.1"}]},
-    }))
-    .unwrap();
-    cluster.service(&mut view, watcher::Event::InitDone);
-    cluster.slice(&mut view, watcher::Event::InitDone);
-    view.node(watcher::Event::InitApply(node));
-    view.node(watcher::Event::InitDone);
-    cluster.publish_nodes(&mut view);
-    let diff = view.start(cluster.dataplane.now_ms());
-    cluster.write(Instant::now(), diff);
-    (cluster, view)
+    let (dataplane, _) = Dataplane::open(options, config).unwrap();
+    (Arc::new(dataplane), uplink)
+}
+
+impl Agent {
+    fn new(dataplane: Arc<Dataplane>, segment: Box<dyn Segment>, pods: Option<PodNetwork>) -> Self {
+        let progress = Arc::new(Progress::default());
+        let mut cluster = Cluster {
+            node_name: "n".into(),
+            node_ips: vec!["172.31.66.1".parse().unwrap()],
+            uplinks: vec![device::find("eth0").unwrap().index],
+            node_ports: NodePortAddresses::All,
+            dead_sockets: DeadSockets::start(Arc::clone(&dataplane), Arc::clone(&progress)).unwrap(),
+            checks: HealthChecks::new(Arc::clone(&progress)),
+            dataplane,
+            segment,
+            progress,
+            pods: None,
+        };
+        let mut view = View::new("n", Learned::default(), false);
+        cluster.service(&mut view, watcher::Event::InitDone);
+        cluster.slice(&mut view, watcher::Event::InitDone);
+        view.node(watcher::Event::InitApply(node("n", "172.31.66.1", "10.77.2.0/24")));
+        view.node(watcher::Event::InitDone);
+        cluster.publish_nodes(&mut view);
+        let diff = view.start(cluster.dataplane.now_ms());
+        cluster.write(Instant::now(), diff);
+        Self { cluster, view, pods }
+    }
+
+    /// Role `proxy`.
+    fn of_foreign_network(place: &Place) -> Self {
+        let (dataplane, _) = open(place, false);
+        Self::new(dataplane, Box::new(ForeignNetwork), None)
+    }
+
+    /// Role `run`.
+    fn of_own_network(place: &Place, state: &Path) -> Self {
+        let (dataplane, uplink) = open(place, true);
+        let config = network::Config { state_dir: state.to_owned(), uplink: uplink.name.clone() };
+        let pods = PodNetwork::new(config, Arc::new(Served(Arc::clone(&dataplane)))).unwrap();
+        pods.set_pod_cidrs(&["10.77.2.0/24".parse().unwrap()]).unwrap();
+        let own = Some("172.31.66.1".parse().unwrap());
+        let segment = OwnNetwork::open(&uplink.name, uplink.mtu, own, &dataplane, pods.clone()).unwrap();
+        Self::new(dataplane, Box::new(segment), Some(pods))
+    }
+
+    fn service(&mut self, event: watcher::Event<Service>) {
+        self.cluster.service(&mut self.view, event);
+    }
+
+    fn slice(&mut self, event: watcher::Event<EndpointSlice>) {
+        self.cluster.slice(&mut self.view, event);
+    }
+
+    fn node(&mut self, event: watcher::Event<Node>) {
+        let changes = self.view.node(event);
+        self.cluster.apply(Instant::now(), &mut self.view, changes);
+    }
+}
+
+fn node(name: &str, address: &str, pod_cidr: &str) -> Node {
+    let json = json!({
+        "metadata": {"name": name}, "spec": {"podCIDRs": [pod_cidr]},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+    });
+    serde_json::from_value(json).unwrap()
 }
 
 fn service(protocol: &str, policy: &str) -> watcher::Event<Service> {
@@ -203,18 +252,18 @@ fn ask(place: &Place, from: &str, listener: &TcpListener, target: SocketAddr) ->
 #[test]
 fn a_pod_of_another_network_is_reached_through_the_stack_and_sees_its_client() {
     let Some(place) = Place::new() else { return };
-    let (mut cluster, mut view) = place.inside("n", || proxy(&place));
+    let mut agent = place.inside("n", || Agent::of_foreign_network(&place));
     let listener = place.inside("p", || TcpListener::bind("10.77.1.5:8080").unwrap());
     for policy in ["Cluster", "Local"] {
         place.inside("n", || {
-            cluster.service(&mut view, service("TCP", policy));
-            cluster.slice(&mut view, slice("TCP", &["10.77.1.5"]));
+            agent.service(service("TCP", policy));
+            agent.slice(slice("TCP", &["10.77.1.5"]));
         });
         let (seen, answer) = ask(&place, "c", &listener, "172.31.66.1:30080".parse().unwrap());
         assert_eq!(seen.ip().to_string(), "172.31.66.2", "policy {policy}");
         assert_eq!(answer, "hello");
     }
-    let cgroup = cluster.dataplane.cgroup_path().to_owned();
+    let cgroup = agent.cluster.dataplane.cgroup_path().to_owned();
     let moved = Moved::into(&cgroup, &place.name);
     let (seen, answer) = ask(&place, "n", &listener, "10.96.0.9:80".parse().unwrap());
     drop(moved);
@@ -228,12 +277,12 @@ fn a_pod_of_another_network_is_reached_through_the_stack_and_sees_its_client() {
 #[test]
 fn a_connected_udp_socket_ends_with_its_backend_and_one_that_went_there_itself_stays() {
     let Some(place) = Place::new() else { return };
-    let (mut cluster, mut view) = place.inside("n", || proxy(&place));
+    let mut agent = place.inside("n", || Agent::of_foreign_network(&place));
     place.inside("n", || {
-        cluster.service(&mut view, service("UDP", "Cluster"));
-        cluster.slice(&mut view, slice("UDP", &["10.77.1.5"]));
+        agent.service(service("UDP", "Cluster"));
+        agent.slice(slice("UDP", &["10.77.1.5"]));
     });
-    let cgroup = cluster.dataplane.cgroup_path().to_owned();
+    let cgroup = agent.cluster.dataplane.cgroup_path().to_owned();
     let _moved = Moved::into(&cgroup, &place.name);
     let server = place.inside("p", || UdpSocket::bind("10.77.1.5:8080").unwrap());
     server.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
@@ -251,13 +300,59 @@ fn a_connected_udp_socket_ends_with_its_backend_and_one_that_went_there_itself_s
         assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 1);
     }
     assert_eq!(by_service.peer_addr().unwrap().to_string(), "10.96.0.9:80", "translated");
-    // An agent that is not in its own cgroup's namespaces would miss sockets of pods: this process is the pod here.
-    place.inside("n", || cluster.slice(&mut view, slice("UDP", &[])));
+    place.inside("n", || agent.slice(slice("UDP", &[])));
     let ended = (0..20).any(|_| {
         by_service.recv(&mut [0; 8]).is_err_and(|error| error.kind() == ErrorKind::ConnectionAborted)
     });
     assert!(ended, "the socket ends with its backend");
     assert_eq!(by_address.recv(&mut [0; 8]).unwrap_err().kind(), ErrorKind::WouldBlock, "this one stays");
-    assert_eq!(cluster.progress.sockets_destroyed.get(), 1);
-    place.inside("n", || cluster.slice(&mut view, slice("UDP", &["10.77.1.5"])));
+    assert_eq!(agent.cluster.progress.sockets_destroyed.get(), 1);
+    place.inside("n", || agent.slice(slice("UDP", &["10.77.1.5"])));
+}
+
+/// A VXLAN packet's network identifier, and source and destination of the IPv4 packet inside.
+fn unwrap_vxlan(packet: &[u8]) -> (u32, String, String) {
+    let address = |at: usize| packet[at..at + 4].iter().map(u8::to_string).collect::<Vec<_>>().join(".");
+    // VXLAN 8, Ethernet 14; addresses of IPv4 lie at 12 and 16.
+    let vni = u32::from_be_bytes([0, packet[4], packet[5], packet[6]]);
+    (vni, address(8 + 14 + 12), address(8 + 14 + 16))
+}
+
+#[test]
+fn a_node_behind_a_router_gets_packets_in_vxlan_from_pods_and_from_the_node() {
+    let Some(place) = Place::new() else { return };
+    let state = tempfile::tempdir().unwrap();
+    run(&format!("ip netns add {}", place.namespace("q")));
+    // The client plays the router and the far node behind it.
+    run(&format!("ip -n {} address add 172.31.99.5/32 dev lo", place.namespace("c")));
+    run(&format!("ip -n {} route add 172.31.99.0/24 via 172.31.66.2", place.namespace("n")));
+    let far_end = place.inside("c", || UdpSocket::bind("172.31.99.5:4789").unwrap());
+    far_end.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut agent = place.inside("n", || Agent::of_own_network(&place, state.path()));
+    place.inside("n", || agent.node(watcher::Event::Apply(node("far", "172.31.99.5", "10.77.9.0/24"))));
+    assert!(agent.cluster.dataplane.node_config().vxlan.is_some());
+    let pod = place.inside("n", || {
+        let identity = PodIdentity { uid: "u".into(), namespace: "ns".into(), name: "p".into() };
+        let netns = PathBuf::from(format!("/run/netns/{}", place.namespace("q")));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(agent.pods.as_ref().unwrap().setup(&identity, &netns)).unwrap()
+    });
+    // The first packets may go while the router's hardware address is being asked for.
+    let arrives = |from: &str, source: &str| {
+        let knock = || UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", "10.77.9.7:9").unwrap();
+        let seen: Vec<_> = (0..40)
+            .filter_map(|_| {
+                place.inside(from, knock);
+                let mut packet = [0; 2048];
+                far_end.recv(&mut packet).ok().map(|length| unwrap_vxlan(&packet[..length]))
+            })
+            .take(2)
+            .collect();
+        let expected = (1, source.to_owned(), "10.77.9.7".to_owned());
+        assert!(seen.contains(&expected), "from {from}: {seen:?}");
+    };
+    arrives("q", &pod.addresses[0].to_string());
+    arrives("n", "172.31.66.1");
+    let text = place.inside("q", || Command::new("ip").args(["link", "show", "eth0"]).output().unwrap());
+    assert!(String::from_utf8_lossy(&text.stdout).contains("mtu 1450"), "room for the outer headers");
 }
