@@ -187,8 +187,7 @@ impl Config {
 
 /// Bits of [`Control::switches`].
 pub mod switches {
-    /// Frontends outside the service range exist (external addresses, load balancer addresses).
-    pub const EXTERNAL_FRONTENDS: u32 = 1 << 0;
+    // Bit 0 had a meaning once, and tables of then may have it set.
     /// Some service has a host-network backend on this node: the uplink's egress program translates its replies.
     pub const HOST_BACKENDS: u32 = 1 << 1;
     /// Other nodes may hand over packets to service addresses: look at frames' senders ([`crate::maps::PEERMAC`]).

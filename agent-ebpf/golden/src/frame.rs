@@ -191,9 +191,21 @@ impl Spec {
         self.fragment.is_some_and(|(_, offset, _)| offset != 0)
     }
 
+    /// Type of the SCTP chunk that does what TCP's flags would: INIT, INIT ACK, SHUTDOWN, ABORT, DATA (RFC 9260, 3.2).
+    fn sctp_chunk(&self) -> u8 {
+        match self.flags {
+            tcp::SYN => 1,
+            flags if flags & tcp::SYN != 0 => 2,
+            flags if flags & tcp::FIN != 0 => 7,
+            flags if flags & tcp::RST != 0 => 6,
+            _ => 0,
+        }
+    }
+
     fn transport(&self, quoted: &[u8], link: usize) -> (u8, Vec<u8>) {
         let payload: Vec<u8> = (0..self.payload).map(|i| i as u8).collect();
         let six = self.src.is_ipv6();
+        let icmp = if six { 58 } else { 1 };
         let ports = [self.src.port().to_be_bytes(), self.dst.port().to_be_bytes()].concat();
         let (proto, at, mut body) = match self.proto.as_str() {
             "tcp" => {
@@ -205,11 +217,10 @@ impl Spec {
                 (6, Some(16), [&ports[..], &rest, &window.to_be_bytes(), &[0; 4], &options].concat())
             }
             "udp" => (17, Some(6), [&ports[..], &(8 + self.payload as u16).to_be_bytes(), &[0; 2]].concat()),
-            "echo" => {
-                (if six { 58 } else { 1 }, Some(2), vec![if six { 128 } else { 8 }, 0, 0, 0, 0, 7, 0, 1])
-            }
-            "echo-reply" => {
-                (if six { 58 } else { 1 }, Some(2), vec![if six { 129 } else { 0 }, 0, 0, 0, 0, 7, 0, 1])
+            kind @ ("echo" | "echo-reply") => {
+                let (request, reply) = if six { (128, 129) } else { (8, 0) };
+                let kind = if kind == "echo" { request } else { reply };
+                (icmp, Some(2), vec![kind, 0, 0, 0, 0, 7, 0, 1])
             }
             kind @ ("unreach" | "toobig") => {
                 let quote = if six { 48 } else { 28 };
@@ -219,16 +230,10 @@ impl Spec {
                     (_, false) => [3, 4, 0, 0, 0, 0, (self.size >> 8) as u8, self.size as u8],
                     (_, true) => [2, 0, 0, 0, 0, 0, (self.size >> 8) as u8, self.size as u8],
                 };
-                (if six { 58 } else { 1 }, Some(2), [&kind[..], &quoted[link..link + quote]].concat())
+                (icmp, Some(2), [&kind[..], &quoted[link..link + quote]].concat())
             }
             "sctp" => {
-                let chunk = match self.flags {
-                    tcp::SYN => 1,
-                    flags if flags & tcp::SYN != 0 => 2,
-                    flags if flags & tcp::FIN != 0 => 7,
-                    flags if flags & tcp::RST != 0 => 6,
-                    _ => 0,
-                };
+                let chunk = self.sctp_chunk();
                 let len = 4 + self.payload as u16;
                 let chunk = [&[chunk, 3][..], &len.to_be_bytes()].concat();
                 (132, None, [&ports[..], &self.seq.to_be_bytes(), &[0; 4], &chunk].concat())

@@ -15,7 +15,9 @@ use abi::{
     Config, Ip4, Ip6, Mac,
     config::{Cidr4, Cidr6, Control, features, switches},
     maps::{self, PeerMac},
-    route::{Endpoint, KIND_L2, KIND_PEER, KIND_TUNNEL, Nexthop, NodeAddress, PodRoute, TUNNEL_MAC, node_flags},
+    route::{
+        Endpoint, KIND_L2, KIND_PEER, KIND_TUNNEL, Nexthop, NodeAddress, PodRoute, TUNNEL_MAC, node_flags,
+    },
 };
 use zerocopy::IntoBytes;
 
@@ -159,7 +161,7 @@ pub fn furnish(sink: &mut impl Sink) {
         sink.put(maps::NODEIP4.name, v4([172, 30, 0, last]).as_bytes(), node.as_bytes());
         sink.put(maps::NODEIP6.name, v6([172, 30, 0, last]).as_bytes(), node.as_bytes());
     }
-    let switches = switches::EXTERNAL_FRONTENDS | switches::HOST_BACKENDS | switches::HAND_OVER;
+    let switches = switches::HOST_BACKENDS | switches::HAND_OVER;
     let control = Control { switches, ..Control::default() };
     sink.put(maps::CFG.name, 0_u32.as_bytes(), control.as_bytes());
 }

@@ -4,28 +4,30 @@
 //! The kernel tells a redirect's target to nobody, so verdicts are compared by kind, bytes and drop counters in full.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod bpf;
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
-    thread,
     time::Duration,
 };
 
 use abi::{
     Config, Reason,
     affinity::Affinity,
-    config::{CONFIG_GLOBAL, features},
+    config::features,
     maps::{self, MapKind},
     programs::{Hook as Attach, PROGRAMS, ProgramSpec},
     route::HandOff,
 };
 use aya::{
-    Ebpf, EbpfLoader,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, PerCpuValues, lpm_trie::Key as LpmKey},
+    Ebpf,
+    maps::{HashMap, LpmTrie, PerCpuArray, PerCpuValues},
     programs::{
         CgroupSock, CgroupSockAddr, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp,
     },
 };
+use bpf::{Loaded, load};
 use golden::{
     case::{self, CASES, Case, Hook, Step, Talk},
     frame::Spec,
@@ -33,31 +35,13 @@ use golden::{
     world::{self, Sink},
 };
 use pipeline::Verdict;
-use rustix::thread::{CpuSet, UnshareFlags, sched_setaffinity};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use zerocopy::{FromBytes as _, IntoBytes as _};
-
-/// The object, or why there is none to test.
-fn object() -> Result<PathBuf, &'static str> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("needs root");
-    }
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bpf/beeline.o");
-    let path = std::env::var_os("BEELINE_BPF_OBJECT").map_or(built, PathBuf::from);
-    if path.exists() { Ok(path) } else { Err("needs target/bpf/beeline.o (cargo xtask build)") }
-}
 
 /// Runs in a network namespace that lives as long as the call, with the world's veths, on one CPU (the rotors are per
 /// CPU).
 fn in_namespace<T: Send + 'static>(run: impl FnOnce(PathBuf) -> T + Send + 'static) -> Option<T> {
-    let path = match object() {
-        Ok(path) => path,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return None;
-        }
-    };
-    let thread = thread::spawn(move || {
-        leave_network();
+    bpf::in_namespace(move |path| {
         let mut first = CpuSet::new();
         first.set(0);
         sched_setaffinity(None, &first).unwrap();
@@ -73,29 +57,7 @@ fn in_namespace<T: Send + 'static>(run: impl FnOnce(PathBuf) -> T + Send + 'stat
         let link = link.into_iter().chain(["dstport", "4789"]);
         assert!(Command::new("ip").args(link).status().unwrap().success(), "ip link add vxlan");
         run(path)
-    });
-    Some(thread.join().unwrap())
-}
-
-/// Gives the calling thread a network namespace of its own.
-#[expect(
-    deprecated,
-    reason = "its unsafe successor is for flags that split file descriptors; this one does not"
-)]
-fn leave_network() {
-    rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
-}
-
-fn load(path: &Path, config: &Config) -> Ebpf {
-    let mut loader = EbpfLoader::new();
-    // Small tables: each case makes its own. (The numbers of rotors and socket slots are fixed by masks in the programs.)
-    for map in maps::MAPS
-        .iter()
-        .filter(|map| map.entries > 256 && ![maps::ROTOR.name, maps::SKSLOT.name].contains(&map.name))
-    {
-        loader.map_max_entries(map.name, 256);
-    }
-    loader.override_global(CONFIG_GLOBAL, config.as_bytes(), true).load_file(path).unwrap()
+    })
 }
 
 struct Kernel {
@@ -104,40 +66,12 @@ struct Kernel {
     written: Vec<(&'static str, u32)>,
 }
 
-/// Writes one entry by the sizes of its map.
-macro_rules! put {
-    ($self:ident, $map:ident, $key:ident, $value:ident, arrays: [$($array:literal),*], ranges: [$($p:literal),*], hashes: [$(($k:literal, $v:literal)),*]) => {{
-        let spec = maps::MAPS.iter().find(|spec| spec.name == $map).unwrap();
-        let map = $self.ebpf.map_mut($map).unwrap();
-        match (spec.kind, spec.key_size, spec.value_size) {
-            $((MapKind::MappedArray, 4, $array) => {
-                let index = u32::from_ne_bytes($key.try_into().unwrap());
-                let value: [u8; $array] = $value.try_into().unwrap();
-                $self.written.push(($map, index));
-                Array::<_, [u8; $array]>::try_from(map).unwrap().set(index, value, 0).unwrap();
-            })*
-            $((MapKind::LpmTrie, $p, 4) => {
-                // Length, then the bits.
-                let (length, bits) = $key.split_at(4);
-                let bits: [u8; $p - 4] = bits.try_into().unwrap();
-                let key = LpmKey::new(u32::from_ne_bytes(length.try_into().unwrap()), bits);
-                LpmTrie::<_, _, [u8; 4]>::try_from(map).unwrap().insert(&key, <[u8; 4]>::try_from($value).unwrap(), 0).unwrap();
-            })*
-            $((MapKind::Hash, $k, $v) => {
-                let (key, value): ([u8; $k], [u8; $v]) = ($key.try_into().unwrap(), $value.try_into().unwrap());
-                HashMap::<_, [u8; $k], [u8; $v]>::try_from(map).unwrap().insert(key, value, 0).unwrap();
-            })*
-            other => panic!("map {} of {other:?}", $map),
-        }
-    }};
-}
-
 impl Sink for Kernel {
     fn put(&mut self, map: &'static str, key: &[u8], value: &[u8]) {
-        put!(self, map, key, value,
-            arrays: [4, 8, 16, 32, 64, 8192],
-            ranges: [12, 24],
-            hashes: [(8, 8), (24, 8), (4, 16), (16, 16), (8, 4)]);
+        if maps::MAPS.iter().any(|spec| spec.name == map && spec.kind == MapKind::MappedArray) {
+            self.written.push((map, u32::from_ne_bytes(key.try_into().unwrap())));
+        }
+        Loaded(&mut self.ebpf).put(map, key, value);
     }
 }
 
@@ -469,8 +403,9 @@ fn verifying_costs_what_is_recorded() {
                 grown.push(format!("{}: {count} instructions instead of {recorded}", program.name));
             }
         }
+        println!("{now}");
         if VERIFIED.lines().next() != now.lines().next() {
-            println!("skipped: verifier.txt is of another kernel; this one says\n{now}");
+            println!("skipped: verifier.txt is of another kernel");
             return;
         }
         assert!(grown.is_empty(), "{}\nverifier.txt would be:\n{now}", grown.join("\n"));
