@@ -5,7 +5,7 @@
 //! torn read does no harm.
 #![expect(unsafe_code, reason = "map values are reached by pointer: one of the two files that may")]
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use abi::{
     Config, Ip4, Ip6, Mac, Reason,
@@ -19,7 +19,7 @@ use abi::{
     maps::{PeerMac, PortBitmap},
     route::{Endpoint, Nexthop, NodeAddress, PodRoute},
     service::{MaglevLine, Run, Service, SlotLine},
-    socket::{ReversePair, SocketReverse, SocketSlot},
+    socket::SocketReverse,
     source::{SERVICE_BITS, SourceClient4, SourceClient6},
     stats::{DropCounter, Rotor, ServiceCounters},
 };
@@ -38,6 +38,10 @@ use pipeline::{
     family::Backend,
     tables::{FlowEntry, FlowTable, Insert, Refused, Scratch},
 };
+
+mod slots;
+
+pub use slots::Slot;
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
 const OWN_LISTS: usize = BPF_F_NO_COMMON_LRU as usize;
@@ -127,9 +131,6 @@ static SCRATCH4: PerCpuArray<Scratch<V4>, 1> = PerCpuArray::new();
 /// Private to the programs: see [`Scratch`].
 #[btf_map(name = "bl1_scratch6")]
 static SCRATCH6: PerCpuArray<Scratch<V6>, 1> = PerCpuArray::new();
-/// [`Slot`] reads and writes it.
-#[btf_map(name = "bl1_skslot")]
-static SKSLOT: Array<SocketSlot, { limits::SOCKET_SLOTS }, MAPPED> = Array::new();
 /// The socket's own storage; [`crate::ctx::SockAddr`] reads and writes it.
 #[btf_map(name = "bl1_skrev")]
 pub static SKREV: SkStorage<SocketReverse> = SkStorage::new();
@@ -533,54 +534,6 @@ family_tables!(
     AFF6,
     SCRATCH6
 );
-
-/// The place of a socket in the table of slots: its own if it has claimed it.
-#[derive(Clone, Copy)]
-pub struct Slot {
-    slot: *mut SocketSlot,
-    cookie: u64,
-}
-
-impl Slot {
-    /// The place of the socket with this cookie.
-    #[inline(always)]
-    pub fn of(cookie: u64) -> Option<Self> {
-        let slot = SKSLOT.get_ptr_mut(cookie as u32 & (limits::SOCKET_SLOTS as u32 - 1))?;
-        Some(Self { slot, cookie })
-    }
-
-    /// The socket's pair, if the place is the socket's.
-    #[inline(always)]
-    pub fn pair(self) -> Option<&'static mut ReversePair> {
-        // SAFETY: a live array element. Nobody but the socket whose cookie is there writes its pair, and calls on one socket
-        // that read or write it hold its lock or come after all others.
-        unsafe {
-            let owner = (&raw const (*self.slot).cookie).read_volatile();
-            if owner == self.cookie { Some(&mut (*self.slot).pair) } else { None }
-        }
-    }
-
-    /// Makes the place the socket's if it is nobody's. `true` if it was.
-    #[inline(always)]
-    pub fn claim(self) -> bool {
-        // SAFETY: a live array element, the cookie aligned as its type.
-        let (_, free) = unsafe {
-            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(
-                &raw mut (*self.slot).cookie,
-                0,
-                self.cookie,
-            )
-        };
-        free
-    }
-
-    /// Gives the place back; it must be the socket's.
-    #[inline(always)]
-    pub fn free(self) {
-        // SAFETY: a live array element; only its owner gives it back.
-        unsafe { (&raw mut (*self.slot).cookie).write_volatile(0) };
-    }
-}
 
 /// Copies an entry out; service and backend by one load.
 #[inline(always)]

@@ -6,20 +6,21 @@
 //! # A packet's life
 //! [`parse`] reads the headers into a [`parse::Headers`]; a hook's composition ([`pod`], [`uplink`], [`egress`]) decides
 //! which of these follow: [`flow`] (one probe for known connections), [`service`] (frontend, run, backend; [`affinity`] if asked for, an
-//! algorithm of [`balance`] otherwise), [`vip`] (pings of service addresses),
-//! [`route`] (next hop by subtraction), [`icmp`] (errors about translated packets), [`nat`] (write the headers, mend the checksums), [`reject`] (answer in place).
-//! A stage ends a packet early by breaking with a [`Verdict`]. [`socket`] and [`bind`] are the same for socket calls.
+//! algorithm of [`balance`] otherwise), [`vip`] (pings of service addresses), [`handover`] (another node's to answer), [`route`] (next hop
+//! by subtraction; [`tunnel`], [`size`]), [`icmp`] (errors about translated packets), [`nat`] (write the headers, mend the checksums),
+//! [`reject`] (answer in place). A stage ends a packet early by breaking with a [`Verdict`]. [`socket`] and [`bind`] are the same for
+//! socket calls.
 //!
 //! # Limits
-//! SCTP is not translated (its checksum needs the whole packet), nor is ICMP echo (a pod's ping to the outside keeps the
-//! pod's address). Direct server return is laid out in `abi` and not honoured. A pod that uses one
-//! port towards a service on packets and, while that flow is remembered, straight to the service's backend gets the answers from the
-//! service: always with UDP; with TCP, where [`flow::make_way`] clears what is closed, still on live traffic to a backend on
-//! another node that the client reached by that node's port. The node's own pings of service addresses go unanswered, as do pings in
-//! fragments: no hook of ours sees the first, and the others say too little. Sockets of a service with Maglev choose at random, since they have no source port
-//! when they choose; a pod's sockets leave addresses with source ranges to the packets, which show the pod's address. A dual-stack socket
-//! that wants IPv6 only is kept off IPv4's node ports too. A frame for
-//! another host that a bridge floods to an uplink is not told from one for this host.
+//! - A pod's ping to the outside keeps the pod's address. The node's own pings of service addresses go unanswered, since no hook of ours
+//!   sees them, as do pings in fragments.
+//! - Of an SCTP association neither further addresses nor chunks behind the first are looked at.
+//! - A pod that uses one TCP port towards a service on packets and, while that connection lives, straight to the service's backend gets
+//!   the answers from the service; with UDP too, where XDP leaves no note for tcx.
+//! - Sockets of a service with Maglev choose at random: they have no source port yet.
+//! - A pod's sockets leave addresses with source ranges to the packets, which show the pod's address.
+//! - A dual-stack socket that wants IPv6 only is kept off IPv4's node ports too.
+//! - A frame for another host that a bridge floods to an uplink is not told from one for this host.
 #![no_std]
 #![forbid(unsafe_code)]
 
