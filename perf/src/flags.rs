@@ -35,6 +35,19 @@ pub(crate) enum Command {
     Cost(Cost),
     /// Measure Beeline against plain routing and kube-proxy's rules on this machine (needs root).
     Suite(Suite),
+    /// Measure the services of any cluster, from pods that are deployed for it and removed again.
+    Service(Service),
+    /// Write an image with this program and `echo` for a cluster's nodes.
+    Image(Image),
+    /// Write results as a page and as Markdown.
+    Report(Report),
+    /// Say result by result whether a second run was better.
+    Compare {
+        /// The results of the first run.
+        old: PathBuf,
+        /// Those of the second.
+        new: PathBuf,
+    },
     /// Keep connections and datagrams going for a time, and count what got lost meanwhile.
     Soak(Soak),
 }
@@ -48,12 +61,15 @@ pub(crate) struct Traffic {
     /// The port of HTTP where --traffic bulk is asked; lines and datagrams go to the targets' own ports.
     #[arg(long, default_value_t = 8080)]
     pub(crate) http_port: u16,
+    /// Connections are ended by a reset: none waits in TIME_WAIT, so that no port is used up.
+    #[arg(long)]
+    pub(crate) reset: bool,
 }
 
 impl Traffic {
     /// The server at `address`.
     pub(crate) fn target(&self, address: SocketAddr) -> Target {
-        Target { address: address.ip(), echo: address.port(), http: self.http_port }
+        Target { address: address.ip(), echo: address.port(), http: self.http_port, reset: self.reset }
     }
 }
 
@@ -141,6 +157,62 @@ pub(crate) struct Suite {
     /// Load more than 10,000 services into nftables, too: it may stall the machine for minutes.
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Report {
+    /// Lines of JSON, as `perf suite` and `perf service` write them.
+    pub(crate) results: PathBuf,
+    /// Where the page goes.
+    #[arg(long)]
+    pub(crate) html: Option<PathBuf>,
+    /// Where the Markdown goes.
+    #[arg(long)]
+    pub(crate) markdown: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct Service {
+    /// How to reach the cluster; if not given, what kubectl takes.
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// An image that the nodes have, or can pull (`perf image` writes it).
+    #[arg(long, default_value = "perf")]
+    pub(crate) image: String,
+    /// The namespace that is made, and removed with all that is in it.
+    #[arg(long, default_value = "perf-service")]
+    pub(crate) namespace: String,
+    /// The server's node; the first that takes pods if not given.
+    #[arg(long)]
+    pub(crate) server_node: Option<String>,
+    /// What is done.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Crr, Kind::Rr, Kind::Udp, Kind::UdpFlow])]
+    pub(crate) traffic: Vec<Kind>,
+    /// Where the results go, as lines of JSON.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// How long the pods may take to be ready.
+    #[arg(long, default_value_t = 120)]
+    pub(crate) wait_seconds: u64,
+    /// A smoke: figures say nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Leave everything deployed.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct Image {
+    /// The image's name.
+    #[arg(long, default_value = "perf")]
+    pub(crate) name: String,
+    /// The `echo` (linked statically); beside this program if not given.
+    #[arg(long)]
+    pub(crate) echo: Option<PathBuf>,
+    /// Where the image goes: a tar file.
+    #[arg(long, default_value = "perf.tar")]
+    pub(crate) out: PathBuf,
 }
 
 /// Everything is asked in turn: the first connection goes to the first target, the second to the second.

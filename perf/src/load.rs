@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn a_target_that_does_not_answer_is_an_error() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let target = Target { address: closed.ip(), echo: closed.port(), http: closed.port() };
+        let target = Target { address: closed.ip(), echo: closed.port(), http: closed.port(), reset: false };
         let error = run(&Plan { target, ..plan(Kind::Crr) }).unwrap_err();
         assert!(format!("{error:#}").contains(&format!("connect to {closed}")), "{error:#}");
     }

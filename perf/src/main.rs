@@ -9,17 +9,21 @@ mod cost;
 mod datagram;
 mod environment;
 mod flags;
+mod image;
 mod latency;
 mod load;
 mod measure;
 mod namespace;
 mod peers;
 mod processor;
+mod report;
 mod results;
+mod service;
 mod soak;
 mod statistics;
 mod suite;
 mod traffic;
+mod verdict;
 
 use anyhow::Result;
 use clap::Parser;
@@ -35,6 +39,10 @@ fn main() -> Result<()> {
             println!("{}", datagram::ask(target, &text)?.trim_end());
             Ok(())
         }
+        Command::Service(args) => service::run(&args),
+        Command::Image(args) => image::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Compare { old, new } => verdict::run(&old, &new),
         Command::Suite(args) => suite::run(&args),
         Command::Soak(args) => soak::run(&args),
     }

@@ -17,12 +17,13 @@ use crate::statistics::Estimate;
 const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Connections that the client closes hold their port for a minute (TIME_WAIT), unless the kernel is told to keep none.
-const MOST_CONNECTIONS: usize = 20_000;
+/// The reference and the target may be one address behind a socket load balancer, and share its ports.
+const MOST_CONNECTIONS: usize = 10_000;
 
 /// How many operations a client may do against one target.
-pub(crate) fn most_operations(kind: crate::traffic::Kind) -> usize {
+pub(crate) fn most_operations(kind: crate::traffic::Kind, reset: bool) -> usize {
     let kept = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets").unwrap_or_default();
-    if kind.uses_ports() && kept.trim() != "0" { MOST_CONNECTIONS } else { usize::MAX }
+    if kind.uses_ports() && !reset && kept.trim() != "0" { MOST_CONNECTIONS } else { usize::MAX }
 }
 
 /// `perf ratio`.
@@ -38,7 +39,7 @@ pub(crate) fn ratio(args: &Ratio) -> Result<()> {
         pairs: args.pairs as usize,
         slice: Duration::from_millis(args.slice_ms),
         warm_up: WARM_UP,
-        most_operations: most_operations(kind),
+        most_operations: most_operations(kind, args.traffic.reset),
     };
     let side = |namespace, address| Side { namespace, traffic: kind.open(args.traffic.target(address)) };
     let seen = alternate::compare(
@@ -68,7 +69,7 @@ pub(crate) fn ratio(args: &Ratio) -> Result<()> {
 /// `perf load`.
 pub(crate) fn load(args: &Load) -> Result<()> {
     let kind = args.traffic.traffic;
-    let most = u64::try_from(most_operations(kind)).unwrap_or(u64::MAX);
+    let most = u64::try_from(most_operations(kind, args.traffic.reset)).unwrap_or(u64::MAX);
     let seen = load::run(&load::Plan {
         kind,
         target: args.traffic.target(args.target),

@@ -19,6 +19,8 @@ pub(crate) struct Target {
     pub(crate) echo: u16,
     /// HTTP: for bulk transfers.
     pub(crate) http: u16,
+    /// Connections are ended by a reset instead of a FIN: nothing waits in TIME_WAIT.
+    pub(crate) reset: bool,
 }
 
 impl Target {
@@ -57,56 +59,39 @@ pub(crate) enum Kind {
     Bulk,
 }
 
-/// A row: name, what it is, whether each operation opens a socket of its own.
+/// A row: name, whether each operation opens a socket of its own.
 struct Row {
     kind: Kind,
     name: &'static str,
-    about: &'static str,
     /// Each operation leaves a used pair of ports behind.
     uses_ports: bool,
     open: fn(Target) -> Box<dyn Traffic>,
 }
 
 const ROWS: &[Row] = &[
-    Row {
-        kind: Kind::Crr,
-        name: "crr",
-        about: "TCP connect + request + close",
-        uses_ports: true,
-        open: |target| Box::new(tcp::Crr::new(target)),
-    },
+    Row { kind: Kind::Crr, name: "crr", uses_ports: true, open: |target| Box::new(tcp::Crr::new(target)) },
     Row {
         kind: Kind::Connect,
         name: "connect",
-        about: "TCP connect + close",
         uses_ports: true,
         open: |target| Box::new(tcp::Connect::new(target)),
     },
-    Row {
-        kind: Kind::Rr,
-        name: "rr",
-        about: "TCP request/response, open connection",
-        uses_ports: false,
-        open: |target| Box::new(tcp::Rr::new(target)),
-    },
+    Row { kind: Kind::Rr, name: "rr", uses_ports: false, open: |target| Box::new(tcp::Rr::new(target)) },
     Row {
         kind: Kind::Udp,
         name: "udp",
-        about: "UDP request/response, same socket",
         uses_ports: false,
         open: |target| Box::new(udp::SameSocket::new(target)),
     },
     Row {
         kind: Kind::UdpFlow,
         name: "udp-flow",
-        about: "UDP request/response, new socket each",
         uses_ports: false,
         open: |target| Box::new(udp::NewSocket::new(target)),
     },
     Row {
         kind: Kind::Bulk,
         name: "bulk",
-        about: "TCP bulk, 1 MiB received",
         uses_ports: false,
         open: |target| Box::new(bulk::Download::new(target)),
     },
@@ -128,11 +113,6 @@ impl Kind {
     /// As on the command line and in results.
     pub(crate) fn name(self) -> &'static str {
         self.row().name
-    }
-
-    /// One line for people.
-    pub(crate) fn about(self) -> &'static str {
-        self.row().about
     }
 
     /// Whether the client's ports are used up for a while: each connection that it closes first.
@@ -164,6 +144,7 @@ pub(crate) mod tests {
             address,
             echo: lines.local_addr().unwrap().port(),
             http: http.local_addr().unwrap().port(),
+            reset: false,
         };
         let datagrams = UdpSocket::bind((address, target.echo)).unwrap();
         serve(lines, |mut stream, line| stream.write_all(format!("got={line}\n").as_bytes()));
@@ -198,8 +179,8 @@ pub(crate) mod tests {
     #[test]
     fn every_kind_has_a_row_and_works() {
         let target = server();
-        for value in Kind::value_variants() {
-            let mut traffic = value.open(target);
+        for (value, reset) in Kind::value_variants().iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+            let mut traffic = value.open(Target { reset, ..target });
             for _ in 0..3 {
                 traffic.once().unwrap_or_else(|error| panic!("{}: {error:#}", value.name()));
             }
@@ -212,7 +193,7 @@ pub(crate) mod tests {
     #[test]
     fn a_closed_port_is_an_error_that_names_it() {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let target = Target { address: closed.ip(), echo: closed.port(), http: closed.port() };
+        let target = Target { address: closed.ip(), echo: closed.port(), http: closed.port(), reset: false };
         for kind in Kind::all() {
             let error = kind.open(target).once().unwrap_err();
             assert!(format!("{error:#}").contains(&closed.to_string()), "{}: {error:#}", kind.name());

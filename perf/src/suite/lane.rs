@@ -136,8 +136,10 @@ impl Lane {
     pub(crate) fn cluster_ip(&self) -> Target {
         match self.wanted.kind {
             Kind::None | Kind::Conntrack => direct(),
-            Kind::Haproxy => Target { address: NODE.into(), echo: TESTED_PORT, http: topology::HTTP },
-            _ => Target { address: TESTED_IP.into(), echo: TESTED_PORT, http: topology::HTTP },
+            Kind::Haproxy => {
+                Target { address: NODE.into(), echo: TESTED_PORT, http: topology::HTTP, reset: false }
+            }
+            _ => Target { address: TESTED_IP.into(), echo: TESTED_PORT, http: topology::HTTP, reset: false },
         }
     }
 
@@ -146,14 +148,14 @@ impl Lane {
         match self.wanted.kind {
             Kind::None | Kind::Conntrack => direct(),
             Kind::Haproxy => self.cluster_ip(),
-            _ => Target { address: NODE.into(), echo: TESTED_NODE_PORT, http: topology::HTTP },
+            _ => Target { address: NODE.into(), echo: TESTED_NODE_PORT, http: topology::HTTP, reset: false },
         }
     }
 }
 
 /// The first backend.
 pub(crate) fn direct() -> Target {
-    Target { address: BACKENDS[0].into(), echo: ECHO, http: topology::HTTP }
+    Target { address: BACKENDS[0].into(), echo: ECHO, http: topology::HTTP, reset: false }
 }
 
 /// Runs a program with `text` as its input.

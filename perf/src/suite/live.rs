@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_frame_has_a_right_header_checksum_and_no_udp_checksum() {
-        let target = Target { address: Ipv4Addr::new(10, 96, 255, 10).into(), echo: 9090, http: 0 };
+        let target =
+            Target { address: Ipv4Addr::new(10, 96, 255, 10).into(), echo: 9090, http: 0, reset: false };
         let frame = frame(target).unwrap();
         assert_eq!(frame.len(), 60);
         assert_eq!(checksum(&frame[14..34]), 0);

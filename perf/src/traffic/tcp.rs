@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use super::{Target, Traffic};
@@ -13,11 +13,14 @@ use super::{Target, Traffic};
 /// An answer that takes longer is a failure, not a sample.
 const LIMIT: Duration = Duration::from_secs(5);
 
-fn connect(address: SocketAddr) -> Result<TcpStream> {
+fn connect(address: SocketAddr, reset: bool) -> Result<TcpStream> {
     // Not TcpStream::connect_timeout, which waits in poll(2): a limit on sending holds for connect(2), too (socket(7)).
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
     set_socket_timeout(&socket, Timeout::Send, Some(LIMIT))?;
+    if reset {
+        set_socket_linger(&socket, Some(Duration::ZERO))?;
+    }
     rustix::net::connect(&socket, &address).with_context(|| format!("connect to {address}"))?;
     Ok(TcpStream::from(socket))
 }
@@ -36,34 +39,34 @@ fn ask(stream: &mut TcpStream, address: SocketAddr) -> Result<()> {
 }
 
 /// Connect, one line, its answer, close.
-pub(super) struct Crr(SocketAddr);
+pub(super) struct Crr(SocketAddr, bool);
 
 impl Crr {
     pub(super) fn new(target: Target) -> Self {
-        Self(target.echo())
+        Self(target.echo(), target.reset)
     }
 }
 
 impl Traffic for Crr {
     fn once(&mut self) -> Result<()> {
-        let mut stream = connect(self.0)?;
+        let mut stream = connect(self.0, self.1)?;
         stream.set_read_timeout(Some(LIMIT))?;
         ask(&mut stream, self.0)
     }
 }
 
 /// Connect, close.
-pub(super) struct Connect(SocketAddr);
+pub(super) struct Connect(SocketAddr, bool);
 
 impl Connect {
     pub(super) fn new(target: Target) -> Self {
-        Self(target.echo())
+        Self(target.echo(), target.reset)
     }
 }
 
 impl Traffic for Connect {
     fn once(&mut self) -> Result<()> {
-        connect(self.0).map(drop)
+        connect(self.0, self.1).map(drop)
     }
 }
 
@@ -84,7 +87,7 @@ impl Traffic for Rr {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
             None => {
-                let stream = connect(self.address)?;
+                let stream = connect(self.address, false)?;
                 stream.set_nodelay(true)?;
                 stream.set_read_timeout(Some(LIMIT))?;
                 stream

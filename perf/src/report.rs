@@ -1,0 +1,106 @@
+//! `perf report`: results as a page (self-contained HTML, plots inside) and as Markdown. It computes nothing: what it
+//! shows is in the results.
+
+mod html;
+mod markdown;
+mod plots;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::environment::Environment;
+use crate::flags::Report as Args;
+use crate::results::{self, Line, Outcome};
+
+/// What a file of results holds.
+pub(crate) struct Report {
+    pub(crate) environments: Vec<Environment>,
+    pub(crate) outcomes: Vec<Outcome>,
+}
+
+impl Report {
+    /// From the lines of a file.
+    pub(crate) fn new(lines: Vec<Line>) -> Self {
+        let mut report = Self { environments: Vec::new(), outcomes: Vec::new() };
+        for line in lines {
+            match line {
+                Line::Environment(environment) => report.environments.push(environment),
+                Line::Result(outcome) => report.outcomes.push(outcome),
+            }
+        }
+        report
+    }
+
+    /// Groups, in order of appearance.
+    fn groups(&self) -> Vec<&str> {
+        let mut groups: Vec<&str> = Vec::new();
+        for outcome in &self.outcomes {
+            if !groups.contains(&outcome.group.as_str()) {
+                groups.push(&outcome.group);
+            }
+        }
+        groups
+    }
+}
+
+/// What an environment says, as pairs of words.
+fn facts(environment: &Environment) -> Vec<(String, String)> {
+    let list = |pairs: &std::collections::BTreeMap<String, String>| {
+        pairs.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
+    };
+    let fixed = [
+        ("time (seconds since 1970)", environment.time.to_string()),
+        ("command", environment.command.clone()),
+        ("revision", environment.revision.clone()),
+        ("kernel", environment.kernel.clone()),
+        ("CPU", format!("{} x {}", environment.cpus, environment.cpu)),
+        ("memory", format!("{} MiB", environment.memory_mib)),
+        ("virtual machine", if environment.virtual_machine { "yes" } else { "no" }.to_owned()),
+        ("mitigations", list(&environment.mitigations)),
+        ("settings", list(&environment.settings)),
+        ("offloads", list(&environment.offloads)),
+        ("versions", list(&environment.versions)),
+        ("load average before", environment.load_before.clone()),
+    ];
+    fixed
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// What a reader must know before the first figure.
+const NOTES: &[&str] = &[
+    "A ratio is the rate of a lane divided by the rate of its reference, alternated with it in short slices in one run; \
+     in brackets its 95 % interval. Above 1 the lane is faster.",
+    "Absolute rates are of one machine and minute. Latencies below a millisecond across two CPUs are mostly wake-ups.",
+    "Bulk TCP tells no lanes apart where the network is memory: segmentation offload hides what a packet costs.",
+    "Rows with a dagger were not measured in this run: their source stands below the table.",
+];
+
+/// `perf report`.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    ensure!(
+        args.html.is_some() || args.markdown.is_some(),
+        "nothing to write: --html or --markdown is needed"
+    );
+    let report = Report::new(results::read(&args.results)?);
+    ensure!(!report.outcomes.is_empty(), "{} holds no result", args.results.display());
+    if let Some(path) = &args.html {
+        write(path, &html::page(&report)?)?;
+    }
+    if let Some(path) = &args.markdown {
+        write(path, &markdown::page(&report))?;
+    }
+    Ok(())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    std::fs::write(path, text).with_context(|| format!("write {}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
+}

@@ -1,0 +1,51 @@
+//! The report as Markdown: for a repository or an issue.
+
+use std::fmt::Write;
+
+use super::table::Table;
+use super::{NOTES, Report, facts};
+
+/// The page.
+pub(super) fn page(report: &Report) -> String {
+    let mut text = String::from("# Benchmark report\n\n");
+    for note in NOTES {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "* {note}");
+    }
+    for group in report.groups() {
+        let _ = write!(text, "\n## {group}\n\n");
+        table(&Table::of(report, group), &mut text);
+    }
+    for environment in &report.environments {
+        let _ = write!(text, "\n## Environment\n\n| | |\n|---|---|\n");
+        for (name, value) in facts(environment) {
+            let _ = writeln!(text, "| {name} | {} |", escape(&value));
+        }
+    }
+    text
+}
+
+fn table(table: &Table, text: &mut String) {
+    let _ =
+        writeln!(text, "| {} |", table.head.iter().map(|name| escape(name)).collect::<Vec<_>>().join(" | "));
+    let _ = writeln!(text, "|{}", "---|".repeat(table.head.len()));
+    for row in &table.rows {
+        let cells: Vec<_> = row
+            .iter()
+            .map(|cell| {
+                let note = cell.note.map(|note| format!(" [{note}]")).unwrap_or_default();
+                let strong = if cell.own && !cell.text.is_empty() { "**" } else { "" };
+                format!("{strong}{}{strong}{note}", escape(&cell.text))
+            })
+            .collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    for (index, note) in table.notes.iter().enumerate() {
+        let _ = write!(text, "{}[{}] {}", if index == 0 { "\n" } else { "  \n" }, index + 1, escape(note));
+    }
+    text.push('\n');
+}
+
+fn escape(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
