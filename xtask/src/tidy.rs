@@ -27,7 +27,8 @@ const EFFECTS: &[&str] =
 const ONLY_USED_BY: &[(&str, &[&str])] = &[
     ("etcd-client", &["store"]),
     ("store", &["apiserver", "beeline-control"]),
-    ("aya", &["datapath"]),
+    // `perf` runs the programs by BPF_PROG_TEST_RUN and reads what they cost.
+    ("aya", &["datapath", "perf"]),
     ("containerd-client", &["kubelet"]),
 ];
 
