@@ -11,7 +11,7 @@ use abi::programs::{Hook, PROGRAMS, ProgramSpec};
 
 use crate::carry::{CarryError, Carrying};
 use crate::links::{AttachError, Links, Pinned, Spot, Switch, XdpMode};
-use crate::options::{NodeConfig, Options, Uplink, XdpChoice};
+use crate::options::{NodeConfig, Options, Uplink};
 use crate::pins::{Pins, Predecessor};
 use crate::programs::{Absent, Programs, ProgramsError, Tables};
 use crate::sys::{RawMap, Target};
@@ -106,12 +106,11 @@ pub struct Loaded {
 
 /// Loads the programs: takes about a second and changes nothing that runs.
 pub fn load(place: &Place<'_>, config: Config, tables: &Tables<'_>) -> Result<Loaded, InstallError> {
-    let with_xdp = place.options.xdp != XdpChoice::Off;
-    let xdp_features = if with_xdp { features::XDP | features::METADATA } else { 0 };
-    let config = Config { features: config.features | xdp_features, ..config };
     let uplinks = &place.options.uplinks;
     let modes: Vec<XdpMode> =
         uplinks.iter().flat_map(|uplink| place.options.xdp.modes(uplink)).copied().collect();
+    let xdp_features = if modes.is_empty() { 0 } else { features::XDP | features::METADATA };
+    let config = Config { features: config.features | xdp_features, ..config };
     let programs = Programs::load(tables, &config, |spec| match spec.hook {
         Hook::Xdp => modes.contains(&XdpMode::Native),
         Hook::XdpGeneric => modes.contains(&XdpMode::Generic),

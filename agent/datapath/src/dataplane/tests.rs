@@ -47,7 +47,7 @@ impl Node {
             bpf_dir: self.bpf_dir.clone(),
             cgroup: self.name.clone(),
             uplinks: vec![uplink],
-            xdp: XdpChoice::Auto,
+            xdp: XdpChoice::Generic,
             flow_entries: Some(1024),
             entries: vec![("bl1_flowq4", 1024), ("bl1_flowq6", 1024)],
             layout_salt: salt,
