@@ -66,6 +66,11 @@ impl Memory {
         }
     }
 
+    /// Loads the programs anew with these features: what the agent does while the flow tables grow.
+    pub fn set_features(&mut self, features: u32) {
+        self.config.features = features;
+    }
+
     /// Keeps the entries of a map for which `keep(key, value)` holds: what eviction or the agent would do.
     pub fn retain(&self, map: &'static str, keep: impl Fn(&[u8], &[u8]) -> bool) {
         if let Some(map) = self.maps.borrow_mut().get_mut(map) {

@@ -149,9 +149,9 @@ fn masquerade<F: Family, P: Packet, T: Tables<F>>(
 /// A pod's packet that is no service's goes to the stack, or to a node behind a tunnel: routers in between do not know the pod.
 #[inline(never)]
 pub fn to_node<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, scratch: &mut Scratch<F>) -> Packed {
-    scratch.target = route::to_node::<F, T>(tables, scratch.headers.tuple.dst);
-    if scratch.target.is(To::Tunnel) && scratch.headers.ttl > 1 {
-        pod::untranslated::<F, P, T>(pkt, tables, scratch)
+    let target = route::to_node::<F, T>(tables, scratch.headers.tuple.dst);
+    if target.is(To::Tunnel) && scratch.headers.ttl > 1 {
+        pod::untranslated::<F, P, T>(pkt, tables, &scratch.headers, target)
     } else {
         Verdict::Pass.into()
     }

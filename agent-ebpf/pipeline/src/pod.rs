@@ -17,9 +17,9 @@ use crate::{
     icmp,
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
-    route,
+    route::{self, Target},
     service::Client,
-    tables::{Scratch, Tables},
+    tables::Tables,
     verdict::{Packed, Step, Verdict, drop, pass, settle},
     vip,
     wire::Wire,
@@ -75,7 +75,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
                 if stateful && translatable {
                     flow::make_way::<F, T>(tables, scratch, true);
                 }
-                return Continue(plain::<F, P, T>(pkt, tables, scratch, local, index).into());
+                return Continue(plain::<F, P, T>(pkt, tables, &scratch.headers, local, index).into());
             }
             Place::Service if !known => return drop(Reason::FragmentUnknown),
             Place::Service | Place::Outside if !translatable => {
@@ -120,33 +120,33 @@ fn source<F: Family, P: Packet, T: Tables<F>>(pkt: &P, tables: T, headers: &Head
 pub fn plain<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
-    scratch: &mut Scratch<F>,
+    headers: &Headers<F::Addr>,
     local: bool,
     index: u32,
 ) -> Packed {
-    if scratch.headers.ttl <= 1 {
+    if headers.ttl <= 1 {
         // The stack answers with "time exceeded".
         return Verdict::Pass.into();
     }
-    scratch.target =
+    let target =
         if local { route::to_pod::<F, T>(tables, index) } else { route::to_range::<F, T>(tables, index) };
-    untranslated::<F, P, T>(pkt, tables, scratch)
+    untranslated::<F, P, T>(pkt, tables, headers, target)
 }
 
-/// Sends the scratch room's packet to its target as it is; it has a hop left. At tc.
+/// Sends the packet to its target as it is; it has a hop left. At tc.
 #[inline(always)]
 pub fn untranslated<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
-    scratch: &mut Scratch<F>,
+    headers: &Headers<F::Addr>,
+    mut target: Target,
 ) -> Packed {
-    let Scratch { headers, target, .. } = scratch;
-    let admitted = route::admit::<F, P, T>(pkt, tables, headers, target, At::Tc);
+    let admitted = route::admit::<F, P, T>(pkt, tables, headers, &mut target, At::Tc);
     if !admitted.continues() {
         return admitted;
     }
     if target.forwards() {
         F::decrement(pkt, headers);
     }
-    route::depart::<F, P, T>(pkt, tables, headers, target, VNI_PODS, At::Tc)
+    route::depart::<F, P, T>(pkt, tables, headers, &target, VNI_PODS, At::Tc)
 }

@@ -82,7 +82,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
                 if translatable {
                     flow::make_way::<F, T>(tables, scratch, noted || !before_tc);
                 }
-                return Continue(pod::plain::<F, P, T>(pkt, tables, scratch, true, index).into());
+                return Continue(pod::plain::<F, P, T>(pkt, tables, &scratch.headers, true, index).into());
             }
         }
         Place::Remote(_) | Place::Outside if ours => {
