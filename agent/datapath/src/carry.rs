@@ -26,17 +26,10 @@ pub struct CarryError {
 }
 
 /// Tables that programs write and on which connections depend.
-const WRITTEN_BY_PROGRAMS: &[MapSpec] = &[
-    spec::FLOW4,
-    spec::FLOW6,
-    spec::FLOWQ4,
-    spec::FLOWQ6,
-    spec::EPSEEN4,
-    spec::EPSEEN6,
-    spec::AFF4,
-    spec::AFF6,
-    spec::AFFSK,
-];
+const FLOWS: &[MapSpec] =
+    &[spec::FLOW4, spec::FLOW6, spec::FLOWQ4, spec::FLOWQ6, spec::AFF4, spec::AFF6, spec::AFFSK];
+/// Tables in which programs set bits.
+const BITS: &[MapSpec] = &[spec::EPSEEN4, spec::EPSEEN6];
 
 /// Tables to carry over: old and new, open.
 #[derive(Debug, Default)]
@@ -73,12 +66,15 @@ impl Carrying {
 
     /// Adds what programs have written since: entries that the new tables have already stay as they are.
     pub fn merge(&self) -> Result<(), CarryError> {
-        let written = |table: &&(&'static MapSpec, RawMap, RawMap)| {
-            WRITTEN_BY_PROGRAMS.iter().any(|spec| spec.name == table.0.name)
-        };
-        self.tables.iter().filter(written).try_for_each(|(spec, old, new)| {
-            let merged =
-                if spec.kind == MapKind::MappedArray { unite(old, new) } else { add(old, new).map(drop) };
+        let one_of = |specs: &[MapSpec], spec: &MapSpec| specs.iter().any(|one| one.name == spec.name);
+        self.tables.iter().try_for_each(|(spec, old, new)| {
+            let merged = match spec.kind {
+                MapKind::MappedArray if one_of(BITS, spec) => unite(old, new),
+                MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists if one_of(FLOWS, spec) => {
+                    add(old, new).map(drop)
+                }
+                _ => Ok(()),
+            };
             merged.map_err(|source| CarryError { name: spec.name, source })
         })
     }

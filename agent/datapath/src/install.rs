@@ -165,7 +165,9 @@ fn change(place: &Place<'_>, loaded: Loaded, tables: &Tables<'_>) -> Result<Inst
     }
     if let Some(vxlan) = &place.node.vxlan {
         let target = Target::Device(vxlan.ifindex);
-        installed.attach_all(&mut switch, &[Hook::TunnelIngress], &vxlan.name, target)?;
+        // Replies of host-network backends to pods behind the tunnel leave by it.
+        let hooks = [Hook::TunnelIngress, Hook::UplinkEgress];
+        installed.attach_all(&mut switch, &hooks, &vxlan.name, target)?;
     }
     for spec in PROGRAMS.iter().filter(|spec| crate::links::attach_point(spec.name).is_some()) {
         installed.attach_one(&mut switch, spec, "", Target::Cgroup(place.cgroup))?;
@@ -192,16 +194,17 @@ impl Installed {
     /// Whether a link is still of use.
     fn wants(&self, place: &Place<'_>, link: &Pinned) -> bool {
         let xdp = |uplink: &UplinkXdp| Some(format!("{}-{}", uplink.device, uplink.mode?.as_str()));
+        let is_uplink = place.options.uplinks.iter().any(|uplink| uplink.name == link.place);
+        let is_tunnel = place.node.vxlan.as_ref().is_some_and(|vxlan| vxlan.name == link.place);
         let there = match link.spec.hook {
             Hook::Xdp | Hook::XdpGeneric => self.xdp.iter().any(|uplink| {
                 let program = uplink.mode.and_then(|mode| self.xdp_program(mode));
                 xdp(uplink).as_deref() == Some(link.place.as_str())
                     && program.is_some_and(|(spec, _)| spec.name == link.spec.name)
             }),
-            Hook::UplinkIngress | Hook::UplinkEgress => {
-                place.options.uplinks.iter().any(|uplink| uplink.name == link.place)
-            }
-            Hook::TunnelIngress => place.node.vxlan.as_ref().is_some_and(|vxlan| vxlan.name == link.place),
+            Hook::UplinkIngress => is_uplink,
+            Hook::UplinkEgress => is_uplink || is_tunnel,
+            Hook::TunnelIngress => is_tunnel,
             _ => true,
         };
         there && self.programs.get(link.spec).is_some()

@@ -10,11 +10,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use abi::flow::{Flow4, FlowKey4, FlowState, KIND_FORWARD, KIND_REVERSE, tcp_bits};
 use abi::maps::{FLOW4, FLOW4_NEXT, FLOW6_NEXT, MAPS};
+use abi::route::{KIND_L2, KIND_NONE, KIND_TUNNEL};
 use abi::{Port, Proto};
 use service::{NodeFacts, Tables as Services};
 
 use super::*;
-use crate::options::{Uplink, XdpChoice};
+use crate::options::{Tunnel, Uplink, Vxlan, XdpChoice};
 use crate::sys::{BPF_ANY, BPF_NOEXIST};
 use crate::table::Table;
 
@@ -38,9 +39,7 @@ impl Node {
     }
 
     fn options(&self, salt: u64) -> Options {
-        let output = Command::new("ip").args(["-o", "link", "show", "up0"]).output().unwrap();
-        let text = String::from_utf8(output.stdout).unwrap();
-        let ifindex = text.split(':').next().unwrap().parse().unwrap();
+        let ifindex = ifindex("up0").unwrap();
         let uplink =
             Uplink { name: "up0".to_owned(), ifindex, mac: [2, 0, 0, 0, 0, 1], mtu: 1500, veth: true };
         Options {
@@ -83,6 +82,12 @@ impl Drop for Node {
             let _ = std::fs::remove_dir(cgroup.path());
         }
     }
+}
+
+/// Index of a device of this namespace.
+fn ifindex(name: &str) -> Option<u32> {
+    let output = Command::new("ip").args(["-o", "link", "show", name]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(':').next()?.parse().ok()
 }
 
 /// Gives the calling thread a network namespace of its own.
@@ -364,9 +369,8 @@ fn several_uplinks_each_have_their_programs() {
         }
         let mut options = node.options(0);
         let named = |name: &str| {
-            let output = Command::new("ip").args(["-o", "link", "show", name]).output().unwrap();
-            let index = String::from_utf8(output.stdout).unwrap().split(':').next()?.parse().ok()?;
-            Some(Uplink { name: name.to_owned(), ifindex: index, ..options.uplinks[0].clone() })
+            let ifindex = ifindex(name)?;
+            Some(Uplink { name: name.to_owned(), ifindex, ..options.uplinks[0].clone() })
         };
         let more: Vec<Uplink> = ["up2", "up0.12"].into_iter().filter_map(named).collect();
         options.uplinks.extend(more);
@@ -384,6 +388,50 @@ fn several_uplinks_each_have_their_programs() {
         drop(Dataplane::open(options, config()).unwrap());
         let left = node.attached().into_keys().filter(|pin| pin.to_string_lossy().contains("-up2")).count();
         assert_eq!(left, 0, "a device that is no uplink any more has no programs");
+    });
+}
+
+#[test]
+fn nodes_on_the_segment_and_behind_routers_have_their_next_hops() {
+    on_node(|node| {
+        let (dataplane, _) = node.open(0);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let link = ["link", "add", "blvx0", "type", "vxlan", "external", "dstport", "4789"];
+        assert!(Command::new("ip").args(link).status().unwrap().success());
+        let vxlan = Vxlan { name: "blvx0".to_owned(), ifindex: ifindex("blvx0").unwrap() };
+        dataplane.reconfigure(NodeConfig { vxlan: Some(vxlan.clone()), ..config() }).unwrap();
+        let pin = |name: &str| node.bpf_dir.join("links").join(name);
+        assert!(pin("tcx_tun_in-blvx0").exists() && pin("tcx_up_out-blvx0").exists());
+        let tunnel = Tunnel { to: "203.0.113.7".parse().unwrap(), gateway: "172.30.0.1".parse().unwrap() };
+        let remote = |number, at: &str, pods: &str, tunnel| NodeAddresses {
+            number,
+            addresses: vec![address(at)],
+            pod_cidrs: vec![(address(pods), 24)],
+            tunnel,
+            local: false,
+        };
+        let near = remote(2, "172.30.0.12", "10.244.2.0", None);
+        let far = remote(3, "203.0.113.7", "10.244.3.0", Some(tunnel));
+        dataplane.set_nodes(&[near.clone(), far]).unwrap();
+        assert_eq!(dataplane.wanted_neighbours(), [address("172.30.0.1"), address("172.30.0.12")]);
+        dataplane.set_neighbour(address("172.30.0.1"), Some([2, 0, 0, 0, 9, 1]));
+        dataplane.set_neighbour(address("172.30.0.12"), Some([2, 0, 0, 0, 9, 2]));
+        let hop = |range: u32| {
+            let inner = dataplane.lock();
+            inner.maps.nexthop.get(inner.maps.v4.podroute.get(range).unwrap().nexthop).unwrap()
+        };
+        assert_eq!((hop(2).kind, hop(2).dmac.bytes()), (KIND_L2, [2, 0, 0, 0, 9, 2]));
+        assert_eq!((hop(3).kind, hop(3).dmac.bytes()), (KIND_TUNNEL, [2, 0, 0, 0, 9, 1]));
+        assert_eq!((hop(3).ifindex, hop(3).mtu), (vxlan.ifindex, 1450));
+        let mut peers = Vec::new();
+        dataplane.lock().maps.peermac.each(|key, node| peers.push((key.mac.bytes(), node))).unwrap();
+        assert_eq!(peers, [([2, 0, 0, 0, 9, 2], 2)], "a router is no node");
+        // The far node has gone, and with it the way to it; no tunnel is needed.
+        dataplane.set_nodes(&[near]).unwrap();
+        dataplane.reconfigure(config()).unwrap();
+        assert_eq!(dataplane.wanted_neighbours(), [address("172.30.0.12")]);
+        assert_eq!(hop(3).kind, KIND_NONE);
+        assert!(!pin("tcx_tun_in-blvx0").exists() && !pin("tcx_up_out-blvx0").exists());
     });
 }
 
