@@ -184,11 +184,11 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
 /// XDP modes that may be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Xdp {
-    /// Native if the driver can, else generic, else none.
+    /// Native if the driver can, else none; none on a veth.
     Auto,
     /// Native or none.
     Native,
-    /// Generic or none.
+    /// Generic or none: for tries, it cannot do large segments right.
     Generic,
     /// None: tcx does the work.
     Off,

@@ -16,13 +16,17 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::ObjectReference;
+use runtime::{EventKind, Recorder};
 use service::{HealthCheck, ObjectKey};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::progress::Progress;
 
-/// How long to wait before a port that is taken is tried again.
+/// How long to wait before a port that is taken is tried for the second time: a Service that gave it up may just be closing it.
+const SECOND_TRY: Duration = Duration::from_millis(200);
+/// How long to wait before each further try.
 const RETRY: Duration = Duration::from_secs(10);
 /// Weight of the node among others, for balancers that look at it (KEP-5093).
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
@@ -30,6 +34,7 @@ const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-we
 /// The servers of this node.
 pub struct HealthChecks {
     progress: Arc<Progress>,
+    recorder: Option<Recorder>,
     servers: HashMap<ObjectKey, Server>,
 }
 
@@ -47,9 +52,9 @@ impl Drop for Server {
 }
 
 impl HealthChecks {
-    /// No servers yet.
-    pub fn new(progress: Arc<Progress>) -> Self {
-        Self { progress, servers: HashMap::new() }
+    /// No servers yet. Ports that cannot be served become Events of their Services by `recorder`.
+    pub fn new(progress: Arc<Progress>, recorder: Option<Recorder>) -> Self {
+        Self { progress, recorder, servers: HashMap::new() }
     }
 
     /// Opens, changes or (with `None`) closes the server of a Service. Must be called within a tokio runtime.
@@ -69,6 +74,7 @@ impl HealthChecks {
             service: service.clone(),
             local_endpoints: Arc::clone(&local_endpoints),
             progress: Arc::clone(&self.progress),
+            recorder: self.recorder.clone(),
         };
         let task = tokio::spawn(run(check.port, Arc::new(answers)));
         self.servers.insert(service.clone(), Server { port: check.port, local_endpoints, task });
@@ -80,9 +86,26 @@ struct Answers {
     service: ObjectKey,
     local_endpoints: Arc<AtomicU32>,
     progress: Arc<Progress>,
+    recorder: Option<Recorder>,
 }
 
 impl Answers {
+    /// Tells that nobody can be answered. Reason and text are kube-proxy's.
+    fn refuse(&self, port: u16, error: &std::io::Error) {
+        let service = &self.service;
+        tracing::warn!(%error, port, %service, "healthCheckNodePort cannot be served");
+        let Some(recorder) = &self.recorder else { return };
+        let regarding = ObjectReference {
+            kind: Some("Service".to_owned()),
+            namespace: Some(service.namespace.clone()),
+            name: Some(service.name.clone()),
+            uid: Some(service.to_string()),
+            ..ObjectReference::default()
+        };
+        let message = format!("node failed to start healthcheck \"{service}\" on port {port}: {error}");
+        recorder.event(&regarding, EventKind::Warning, "FailedToStartServiceHealthcheck", &message);
+    }
+
     fn answer(&self) -> Response<Full<Bytes>> {
         let count = self.local_endpoints.load(Ordering::Relaxed);
         let healthy = self.progress.is_live();
@@ -105,6 +128,7 @@ impl Answers {
 
 async fn run(port: u16, answers: Arc<Answers>) {
     let mut connections = JoinSet::new();
+    let mut pause = SECOND_TRY;
     loop {
         match bind(port).await {
             Ok(listener) => loop {
@@ -127,8 +151,11 @@ async fn run(port: u16, answers: Arc<Answers>) {
                 });
             },
             Err(error) => {
-                tracing::warn!(%error, port, service = %answers.service, "healthCheckNodePort cannot be served");
-                tokio::time::sleep(RETRY).await;
+                if pause == RETRY {
+                    answers.refuse(port, &error);
+                }
+                tokio::time::sleep(pause).await;
+                pause = RETRY;
             }
         }
     }
@@ -186,7 +213,7 @@ mod tests {
     async fn a_node_with_endpoints_says_200_and_one_without_503_and_the_port_closes() {
         let progress = Arc::new(Progress::default());
         progress.synced();
-        let mut checks = HealthChecks::new(Arc::clone(&progress));
+        let mut checks = HealthChecks::new(Arc::clone(&progress), None);
         let (port, service) = (free_port().await, ObjectKey::new("ns", "web"));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         checks.set(&service, Some(HealthCheck { port, local_endpoints: 2 }));
@@ -221,12 +248,38 @@ mod tests {
         let progress = Arc::new(Progress::default());
         progress.synced();
         progress.eligible(false);
-        let mut checks = HealthChecks::new(progress);
+        let mut checks = HealthChecks::new(progress, None);
         let port = free_port().await;
         checks.set(&ObjectKey::new("ns", "web"), Some(HealthCheck { port, local_endpoints: 1 }));
         check(&ask(SocketAddr::from(([127, 0, 0, 1], port))).await, 200, &[]);
         if TcpListener::bind("[::1]:0").await.is_ok() {
             check(&ask(SocketAddr::from((Ipv6Addr::LOCALHOST, port))).await, 200, &[]);
         }
+    }
+
+    #[tokio::test]
+    async fn two_services_may_swap_their_ports() {
+        let progress = Arc::new(Progress::default());
+        progress.synced();
+        let mut checks = HealthChecks::new(progress, None);
+        let ports = [free_port().await, free_port().await];
+        let services = [ObjectKey::new("ns", "a"), ObjectKey::new("ns", "b")];
+        for (service, port) in services.iter().zip(ports) {
+            checks.set(service, Some(HealthCheck { port, local_endpoints: 1 }));
+        }
+        for port in ports {
+            check(&ask(SocketAddr::from(([127, 0, 0, 1], port))).await, 200, &[]);
+        }
+        checks.set(&services[0], None);
+        checks.set(&services[1], Some(HealthCheck { port: ports[0], local_endpoints: 7 }));
+        let swapped = async {
+            loop {
+                let answer = ask(SocketAddr::from(([127, 0, 0, 1], ports[0]))).await;
+                if answer.contains("\"name\":\"b\"") && answer.contains("\"localendpoints\":7") {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(15), swapped).await.unwrap();
     }
 }

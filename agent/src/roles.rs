@@ -164,7 +164,7 @@ async fn follow(
         progress.missing(absent.program, &absent.reason);
     }
     let recorder = runtime::Recorder::new(client.clone(), "beeline-agent", Some(flags.node_name.clone()));
-    let herald = Herald::new(recorder, &flags.node_name);
+    let herald = Herald::new(recorder.clone(), &flags.node_name);
     let collector = collect_flows(herald.clone(), Arc::clone(&dataplane), Arc::clone(&progress));
     let alarms = alarms::watch(herald, Arc::clone(&dataplane), Arc::clone(&progress));
     let dead_sockets =
@@ -178,7 +178,7 @@ async fn follow(
         segment,
         progress: Arc::clone(&progress),
         pods,
-        checks: HealthChecks::new(Arc::clone(&progress)),
+        checks: HealthChecks::new(Arc::clone(&progress), Some(recorder)),
         dead_sockets,
     };
     tokio::select! {

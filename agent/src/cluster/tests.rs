@@ -156,7 +156,7 @@ impl Agent {
             uplinks: vec![device::find("eth0").unwrap().index],
             node_ports: NodePortAddresses::All,
             dead_sockets: DeadSockets::start(Arc::clone(&dataplane), Arc::clone(&progress)).unwrap(),
-            checks: HealthChecks::new(Arc::clone(&progress)),
+            checks: HealthChecks::new(Arc::clone(&progress), None),
             dataplane,
             segment,
             progress,
