@@ -3,6 +3,7 @@
 //! Opening adopts what is pinned; from the moment [`Dataplane::open`] returns, new programs run on the old tables. Nothing of them is removed
 //! until the caller says that its view is complete ([`Dataplane::drop_unclaimed_pods`], and `service::Tables::start` for services).
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -25,7 +26,7 @@ use crate::install::{self, InstallError, Installed, Place, UplinkXdp};
 use crate::links::{AttachError, Links, XdpMode};
 use crate::maps::{Maps, MapsError, Source};
 use crate::options::{NodeAddresses, NodeConfig, Options, PodPort};
-use crate::pins::Pins;
+use crate::pins::{Pins, Predecessor};
 use crate::programs::{Absent, Tables};
 use crate::routes::{Routes, RoutesError};
 use crate::services::{Services, ServicesError};
@@ -132,12 +133,13 @@ impl Dataplane {
         let left_over = growth::left_over(&pins).map_err(directory)?;
         let seed = seed(&pins, &links);
         let config = config::constants(&options, &node, given(seed)?);
-        let predecessors = pins.predecessors(&links).map_err(directory)?;
+        let mut predecessors = pins.predecessors(&links).map_err(directory)?;
         let entries = install::entries(&options, &predecessors);
         let place =
             Place { options: &options, pins: &pins, links: &links, cgroup: cgroup_file.as_fd(), node: &node };
         if left_over == LeftOver::Both {
-            finish_growth(&place, config, entries.clone())?;
+            finish_growth(&place, config, entries.clone(), &predecessors)?;
+            predecessors.clear();
         }
         let tables = Tables { pins: &pins, entries, growing: false };
         let loaded = install::load(&place, config, &tables)?;
@@ -166,7 +168,11 @@ impl Dataplane {
 
     /// Tells the programs a changed configuration: they are loaded again and replaced inside their links. Tables stay.
     pub fn reconfigure(&self, node: NodeConfig) -> Result<(), Error> {
-        let _alone = lock(&self.flows);
+        let flows = lock(&self.flows);
+        if self.left_over()? == LeftOver::Both {
+            // Programs that know of one table only would miss the entries of the other.
+            self.grow(flows.limit)?;
+        }
         let seed = {
             let inner = self.lock();
             if inner.node == node {
@@ -348,26 +354,37 @@ impl Dataplane {
         self.grow(flows.limit)
     }
 
+    /// What an attempt to grow has left.
+    fn left_over(&self) -> Result<LeftOver, MapsError> {
+        let failed = |source| MapsError::Directory { path: self.options.bpf_dir.clone(), source };
+        growth::left_over(&self.pins).map_err(failed)
+    }
+
     /// The caller holds the lock of the flows.
     fn grow(&self, limit: u32) -> Result<bool, Error> {
-        growth::give_up(&self.pins);
-        let Some(sizes) = growth::make_next(&self.pins, limit)? else { return Ok(false) };
+        // An attempt that failed half-way goes on where it was: its next tables may have entries.
+        let resumed = self.left_over()? == LeftOver::Both;
+        if !resumed && !growth::make_next(&self.pins, limit)? {
+            return Ok(false);
+        }
         let (config, node) = {
             let inner = self.lock();
             (inner.installed.config, inner.node.clone())
         };
+        let config = Config { features: config.features & !growth::FEATURES, ..config };
         let steps = |step: u32| Config { features: config.features | step, ..config };
-        // The first step writes to the current tables, so that giving up is possible until all programs know of both.
         if let Err(error) = self.replace(steps(growth::STEPS[0]), &node, true) {
-            growth::give_up(&self.pins);
+            if !resumed {
+                growth::give_up(&self.pins);
+            }
             return Err(error);
         }
         self.replace(steps(growth::STEPS[1]), &node, true)?;
         let copied = growth::copy(&self.pins)?;
         growth::take_over(&self.pins)?;
         self.replace(config, &node, false)?;
-        tracing::info!(?sizes, copied, "flow tables have grown");
-        let entries = sizes.iter().map(|size| *size as usize).sum();
+        let entries = growth::entries(&self.pins)?;
+        tracing::info!(entries, copied, "flow tables have grown");
         self.lock().events.push(Event::FlowsGrown { entries });
         Ok(true)
     }
@@ -405,13 +422,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn finish_growth(
     place: &Place<'_>,
     config: Config,
-    entries: std::collections::BTreeMap<&'static str, u32>,
+    entries: BTreeMap<&'static str, u32>,
+    predecessors: &[Predecessor],
 ) -> Result<(), Error> {
     let tables = Tables { pins: place.pins, entries, growing: true };
-    for step in growth::STEPS {
+    // Tables of other layouts have to be complete before the first of these programs is attached, and once only.
+    for (step, predecessors) in growth::STEPS.into_iter().zip([predecessors, &[]]) {
         let config = Config { features: config.features | step, ..config };
         let loaded = install::load(place, config, &tables)?;
-        install::put(place, loaded, &tables, &[])?;
+        install::put(place, loaded, &tables, predecessors)?;
     }
     growth::copy(place.pins)?;
     Ok(growth::take_over(place.pins)?)

@@ -25,6 +25,9 @@ pub const GROWTH: u32 = 8;
 /// Current and next tables, in the order in which pins are made and taken over.
 const PAIRS: [(&MapSpec, &MapSpec); 2] = [(&FLOW6, &FLOW6_NEXT), (&FLOW4, &FLOW4_NEXT)];
 
+/// Constants that only programs of a growth have.
+pub const FEATURES: u32 = features::FLOWS_BOTH | features::FLOWS_NEXT;
+
 /// Constants of the programs in the steps with two tables.
 pub const STEPS: [u32; 2] = [features::FLOWS_BOTH, features::FLOWS_BOTH | features::FLOWS_NEXT];
 
@@ -65,8 +68,8 @@ pub fn left_over(pins: &Pins) -> io::Result<LeftOver> {
     Ok(LeftOver::Nothing)
 }
 
-/// Makes and pins the next tables, twice as large up to `limit`; returns their sizes, `None` if none may become larger.
-pub fn make_next(pins: &Pins, limit: u32) -> Result<Option<[u32; 2]>, FlowsError> {
+/// Makes and pins the next tables, twice as large up to `limit`. Returns whether there are any: not if none may become larger.
+pub fn make_next(pins: &Pins, limit: u32) -> Result<bool, FlowsError> {
     let mut sizes = [0; 2];
     let mut current = Vec::new();
     for (index, (spec, _)) in PAIRS.iter().enumerate() {
@@ -77,14 +80,25 @@ pub fn make_next(pins: &Pins, limit: u32) -> Result<Option<[u32; 2]>, FlowsError
         current.push(*table.info());
     }
     if current.iter().zip(sizes).all(|(info, size)| info.max_entries >= size) {
-        return Ok(None);
+        return Ok(false);
     }
     for (((_, next), info), max_entries) in PAIRS.iter().zip(current).zip(sizes) {
         let failed = |source| FlowsError { name: next.name, source };
         let table = RawMap::create(next.name, &MapInfo { max_entries, ..info }).map_err(failed)?;
         sys::pin(table.fd(), &pins.path(next)).map_err(failed)?;
     }
-    Ok(Some(sizes))
+    Ok(true)
+}
+
+/// Entries that the tables of both families have room for.
+pub fn entries(pins: &Pins) -> Result<usize, FlowsError> {
+    let mut entries = 0;
+    for (spec, _) in PAIRS {
+        let table =
+            RawMap::open(&pins.path(spec)).map_err(|source| FlowsError { name: spec.name, source })?;
+        entries += table.info().max_entries as usize;
+    }
+    Ok(entries)
 }
 
 /// Copies to the next tables what they do not have; returns how many entries that were.

@@ -305,7 +305,7 @@ fn a_growth_that_was_interrupted_goes_on_with_the_next_process() {
             let (dataplane, _) = node.open(0);
             let size = node.flows(0).raw().info().max_entries;
             insert_flows(&node.flows(0), 1024..1030);
-            growth::make_next(&dataplane.pins, 1 << 20).unwrap().unwrap();
+            assert!(growth::make_next(&dataplane.pins, 1 << 20).unwrap());
             let pins = dataplane.pins.clone();
             drop(dataplane);
             let next: Table<FlowKey4, Flow4> = Table::open(&pins.path(&FLOW4_NEXT)).unwrap();
@@ -329,6 +329,31 @@ fn a_growth_that_was_interrupted_goes_on_with_the_next_process() {
             }
             assert!(!pins.path(&FLOW4_NEXT).exists() && !pins.path(&FLOW6_NEXT).exists(), "{step}");
         }
+    });
+}
+
+#[test]
+fn a_growth_that_failed_half_way_goes_on_at_the_next_attempt() {
+    on_node(|node| {
+        let (dataplane, _) = node.open(0);
+        for port in [1024, 1034] {
+            assert!(growth::make_next(&dataplane.pins, 1 << 20).unwrap());
+            let next: Table<FlowKey4, Flow4> = Table::open(&dataplane.pins.path(&FLOW4_NEXT)).unwrap();
+            insert_flows(&node.flows(0), port..port + 5);
+            insert_flows(&next, port + 5..port + 10);
+            drop(next);
+            if port == 1024 {
+                assert!(dataplane.grow_flows().unwrap());
+            } else {
+                // Other constants for the programs are told when the tables are one again.
+                dataplane.reconfigure(NodeConfig { masquerade: true, ..config() }).unwrap();
+            }
+            check_flows(&node.flows(0), 1024..port + 10);
+            assert!(!dataplane.pins.path(&FLOW4_NEXT).exists());
+        }
+        assert_eq!(node.flows(0).raw().info().max_entries, 4096);
+        let features = dataplane.lock().installed.config.features;
+        assert_eq!(features & growth::FEATURES, 0);
     });
 }
 
