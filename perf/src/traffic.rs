@@ -102,6 +102,7 @@ pub(crate) const BULK_BYTES: u64 = 1 << 20;
 
 impl Kind {
     /// All of them.
+    #[cfg(test)]
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         ROWS.iter().map(|row| row.kind)
     }

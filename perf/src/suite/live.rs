@@ -3,9 +3,9 @@
 //!
 //! Frames that the client's end sends by XDP are taken by the far end only if that polls (GRO is on there).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::PerCpuArray;
@@ -22,9 +22,13 @@ use crate::cost::Loaded;
 use crate::statistics::{self, Estimate};
 use crate::traffic::Target;
 
-/// Frames of one call, and of one batch in it.
-const FRAMES: u32 = 1024;
+/// Frames of one batch.
 const BATCH: u32 = 64;
+/// Frames of one call: at least, to see what one costs, and at most.
+const FEW: u32 = 1_024;
+const MANY: u32 = 65_536;
+/// So many pairs at most: each call costs the kernel tens of milliseconds before its first frame and after its last.
+const MOST_PAIRS: usize = 12;
 /// Where an untagged UDP datagram over IPv4 has its destination port.
 const DESTINATION_PORT: i16 = 36;
 
@@ -103,31 +107,38 @@ impl<'a> Stream<'a> {
         Ok(counts.get(&0, 0)?.iter().sum())
     }
 
-    fn send(&self) -> Result<()> {
+    /// Sends so many frames; how long the kernel took for them, without what precedes and follows.
+    fn send(&self, frames: u32) -> Result<Duration> {
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
         let context = [0, self.frame.len() as u32, 0, self.ifindex, 0, 0];
         let options = TestRunOptions {
             data_in: Some(&self.frame),
             ctx_in: Some(context.as_bytes()),
-            repeat: FRAMES,
+            repeat: frames,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         };
-        self.generator.run(options).map(drop)
+        let each_ns = self.generator.run(options)?;
+        Ok(Duration::from_secs_f64(each_ns * f64::from(frames) / 1e9))
     }
 
-    /// Sends for so long in the client's namespace; packets a second that reached the end.
-    fn slice(&self, length: Duration) -> Result<f64> {
+    /// How many frames take so long.
+    fn frames(&self, length: Duration) -> Result<u32> {
+        self.lane.topology.client.namespace.enter()?;
+        let time = self.send(FEW)?;
+        let frames = f64::from(FEW) * length.as_secs_f64() / time.as_secs_f64().max(1e-9);
+        Ok((frames as u32).clamp(FEW, MANY))
+    }
+
+    /// Sends frames in the client's namespace; packets a second that reached the end.
+    fn slice(&self, frames: u32) -> Result<f64> {
         self.lane.topology.client.namespace.enter()?;
         if self.varied != Vary::Nothing {
             self.forget_flows();
         }
         let before = self.counted()?;
-        let started = Instant::now();
-        while started.elapsed() < length {
-            self.send()?;
-        }
-        Ok((self.counted()? - before) as f64 / started.elapsed().as_secs_f64())
+        let time = self.send(frames)?;
+        Ok((self.counted()? - before) as f64 / time.as_secs_f64().max(1e-9))
     }
 
     /// Empties the node's connection table, so that every slice begins alike. Without the program it is left as it is.
@@ -169,15 +180,17 @@ pub(super) fn compare(plan: &Plan, reference: &Stream<'_>, target: &Stream<'_>) 
 }
 
 fn alternate(plan: &Plan, reference: &Stream<'_>, target: &Stream<'_>) -> Result<Seen> {
-    for (name, stream) in [("reference", reference), ("target", target)] {
-        let rate = stream.slice(plan.warm_up.max(Duration::from_millis(5)))?;
-        ensure!(rate > 0.0, "no frame of the {name} came through");
-    }
+    let warm = |name: &str, stream: &Stream<'_>| {
+        let frames = stream.frames(plan.slice)?;
+        ensure!(stream.slice(frames)? > 0.0, "no frame of the {name} came through");
+        Ok(frames)
+    };
+    let (of_reference, of_target) = (warm("reference", reference)?, warm("target", target)?);
     let (mut ratios, mut rates, mut references) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..plan.pairs {
-        let first = reference.slice(plan.slice)?;
-        let middle = [target.slice(plan.slice)?, target.slice(plan.slice)?];
-        let last = reference.slice(plan.slice)?;
+    for _ in 0..plan.pairs.min(MOST_PAIRS) {
+        let first = reference.slice(of_reference)?;
+        let middle = [target.slice(of_target)?, target.slice(of_target)?];
+        let last = reference.slice(of_reference)?;
         rates.extend(middle);
         references.extend([first, last]);
         if first + last > 0.0 && middle[0] + middle[1] > 0.0 {
@@ -199,8 +212,7 @@ mod tests {
 
     #[test]
     fn a_frame_has_a_right_header_checksum_and_no_udp_checksum() {
-        let target =
-            Target { address: Ipv4Addr::new(10, 96, 255, 10).into(), echo: 9090, http: 0, reset: false };
+        let target = Target { address: [10, 96, 255, 10].into(), echo: 9090, http: 0, reset: false };
         let frame = frame(target).unwrap();
         assert_eq!(frame.len(), 60);
         assert_eq!(checksum(&frame[14..34]), 0);
