@@ -160,6 +160,11 @@ impl Xdp {
 
 impl Packet for Xdp {
     #[inline(always)]
+    fn is_at_xdp(&self) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn len(&self) -> usize {
         // SAFETY: the context is the program's own.
         unsafe { bpf_xdp_get_buff_len(self.0.ctx) as usize }
@@ -303,6 +308,11 @@ impl Tc {
 }
 
 impl Packet for Tc {
+    #[inline(always)]
+    fn is_at_xdp(&self) -> bool {
+        false
+    }
+
     #[inline(always)]
     fn len(&self) -> usize {
         self.0.len() as usize

@@ -378,6 +378,8 @@ pub struct Frame {
     pub bytes: Vec<u8>,
     /// Interface of the hook.
     pub ifindex: u32,
+    /// Whether the hook is XDP.
+    pub xdp: bool,
     /// The next hop that XDP has noted.
     pub note: Option<u32>,
     /// Payload of the segments that the packet will be cut into, zero if it is one.
@@ -389,11 +391,15 @@ pub struct Frame {
 impl Frame {
     /// A packet that came by an interface.
     pub const fn new(bytes: Vec<u8>, ifindex: u32) -> Self {
-        Self { bytes, ifindex, note: None, segment: 0, tunnel: None }
+        Self { bytes, ifindex, xdp: false, note: None, segment: 0, tunnel: None }
     }
 }
 
 impl Packet for Frame {
+    fn is_at_xdp(&self) -> bool {
+        self.xdp
+    }
+
     fn len(&self) -> usize {
         self.bytes.len()
     }

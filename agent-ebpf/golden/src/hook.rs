@@ -24,6 +24,7 @@ pub enum Hook {
 impl Hook {
     /// Sends a packet through the hook's stages.
     pub fn run(self, frame: &mut Frame, memory: &Memory) -> Verdict {
+        frame.xdp = matches!(self, Self::Xdp);
         match self {
             Self::PodIn(_) => pipeline::pod::ingress(frame, memory),
             Self::PodOut(_) | Self::UpOut => pipeline::egress::egress(frame, memory),

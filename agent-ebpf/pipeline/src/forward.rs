@@ -1,7 +1,5 @@
 //! What several hooks do with a packet: open a flow for a service's new client, and send a translated packet on.
 
-use core::ops::ControlFlow::{Break, Continue};
-
 use abi::{
     Reason, backend,
     config::features,
@@ -91,14 +89,13 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
         Lookup::Unallocated => return Verdict::Drop(Reason::NoService).into(),
         Lookup::Found(frontend) => select::<F, P, T>(pkt, tables, headers, frontend, client, opening, at),
     };
-    let step: crate::verdict::Step<()> = match outcome {
-        Ok(()) => Continue(()),
+    match outcome {
+        Ok(()) => Packed::CONTINUE,
         Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => {
-            Break(reject::<F, P, T>(pkt, tables, headers, reason))
+            reject::<F, P, T>(pkt, tables, headers, reason)
         }
-        Err(reason) => Break(Verdict::Drop(reason)),
-    };
-    step.into()
+        Err(reason) => Verdict::Drop(reason).into(),
+    }
 }
 
 /// Whether a packet opens a pod's connection to an address outside the cluster. Nodes know the way back to pods and see

@@ -5,7 +5,7 @@
 //! that the sender knows. Path MTU discovery through translated connections depends on this (RFC 5508, 4.2).
 
 use abi::{
-    Proto,
+    Proto, Reason,
     flow::{FlowState, flags},
 };
 use core::ops::ControlFlow::Continue;
@@ -17,7 +17,7 @@ use crate::{
     parse::{Fragmented, Headers},
     route,
     tables::{Scratch, Tables},
-    verdict::{Packed, Step},
+    verdict::{Packed, Step, Verdict},
     wire::Wire,
 };
 
@@ -58,9 +58,10 @@ fn translate<F: Wire, P: Packet, T: Tables<F>>(
     if !F::quoted(pkt, inner, &mut scratch.inner) || !flow::quoted::<F, T>(tables, scratch) {
         return Packed::CONTINUE;
     }
-    let admitted = forward::set_out::<F, P, T>(pkt, tables, scratch, at);
-    if !admitted.continues() {
-        return admitted;
+    forward::way::<F, P, T>(pkt, tables, scratch, at);
+    let ends = scratch.headers.ttl <= 1 && F::flow_parts(&scratch.flow).2.flags & flags::DSR == 0;
+    if ends && scratch.target.forwards() {
+        return Verdict::Drop(Reason::HopLimit).into();
     }
     let (src, dst, state) = F::flow_parts(&scratch.flow);
     if state.flags & flags::DSR == 0 {

@@ -25,6 +25,7 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod answer;
 pub mod balance;
 pub mod bind;
 pub mod checksum;

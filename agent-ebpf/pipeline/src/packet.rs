@@ -8,6 +8,9 @@ pub const MAX_OFFSET: usize = 1024;
 
 /// A packet, from its Ethernet header on.
 pub trait Packet {
+    /// Whether the packet is at XDP: before the stack, which writes the outer headers of tunnels elsewhere.
+    fn is_at_xdp(&self) -> bool;
+
     /// Bytes of the packet, including those that [`Packet::load`] cannot reach.
     fn len(&self) -> usize;
 

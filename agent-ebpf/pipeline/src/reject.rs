@@ -6,13 +6,12 @@ use abi::{Port, Proto, Reason};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{
-    checksum,
+    answer, checksum,
     family::Family,
-    nat,
     packet::Packet,
-    parse::{Fragmented, Headers, tcp},
-    tables::Common,
-    verdict::Verdict,
+    parse::{Headers, tcp},
+    tables::Tables,
+    verdict::{Packed, Verdict},
     wire::Wire,
 };
 
@@ -37,26 +36,23 @@ struct TcpHeader {
 
 /// Counts the reason and answers the packet, or drops it if it cannot be answered.
 #[inline(always)]
-pub fn reject<F: Wire, P: Packet, T: Common>(
+pub fn reject<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
     headers: &Headers<F::Addr>,
     reason: Reason,
-) -> Verdict {
-    let plain = headers.l4 == headers.l3 + F::HEADER && headers.fragmented as u8 == Fragmented::Whole as u8;
-    let answered = plain
+) -> Packed {
+    let answered = answer::possible::<F, P>(pkt, headers)
         && match headers.tuple.proto {
             Proto::TCP => reset::<F, P>(pkt, headers),
             Proto::UDP => complain::<F, P>(pkt, headers, F::PORT_UNREACHABLE, 0),
             _ => false,
         };
     if !answered {
-        return Verdict::Drop(reason);
+        return Verdict::Drop(reason).into();
     }
     tables.count_drop(reason);
-    let client = nat::frame_source(pkt);
-    nat::frame_answer(pkt, client);
-    Verdict::Transmit
+    answer::back::<F, P, T>(pkt, tables, headers)
 }
 
 /// Sum of the pseudo header (RFC 9293, 3.1; RFC 8200, 8.1), not folded.

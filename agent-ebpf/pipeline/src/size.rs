@@ -7,12 +7,12 @@
 use abi::{Proto, Reason};
 
 use crate::{
-    checksum, nat,
+    answer, checksum,
     packet::{Mend, Packet},
     parse::{Fragmented, Headers, tcp},
     reject,
     route::{Target, To},
-    tables::Common,
+    tables::Tables,
     verdict::{Packed, Verdict},
     wire::Wire,
 };
@@ -34,7 +34,7 @@ const SEGMENT_SIZE: u8 = 2;
 /// What becomes of a packet that is larger than its next hop takes. It goes on if it will be cut into segments that fit; otherwise
 /// its sender is told the size. If it may be fragmented, then the stack does that, or the tunnel's outer packet is fragmented.
 #[inline(never)]
-pub fn judge<F: Wire, P: Packet, T: Common>(
+pub fn judge<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
     headers: &Headers<F::Addr>,
@@ -54,15 +54,13 @@ pub fn judge<F: Wire, P: Packet, T: Common>(
         }
         return Packed::CONTINUE;
     }
-    let plain = headers.l4 == headers.l3 + F::HEADER && headers.fragmented as u8 == Fragmented::Whole as u8;
+    let plain = answer::possible::<F, P>(pkt, headers);
     let error = headers.tuple.proto == F::ICMP && pkt.load::<u8>(headers.l4).is_none_or(F::is_error);
     if may_fragment || !plain || error || !reject::complain::<F, P>(pkt, headers, F::TOO_BIG, mtu) {
         return Verdict::Drop(Reason::TooBig).into();
     }
     tables.count_drop(Reason::TooBig);
-    let sender = nat::frame_source(pkt);
-    nat::frame_answer(pkt, sender);
-    Verdict::Transmit.into()
+    answer::back::<F, P, T>(pkt, tables, headers)
 }
 
 /// Whether segments with this payload, and the packet's own headers, fit.

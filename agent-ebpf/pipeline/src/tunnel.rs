@@ -54,7 +54,8 @@ pub fn wrap<F: Family, P: Packet, T: Common>(
 ) -> Packed {
     let config = tables.config();
     let spread = flow::signature::<F>(config.hash_seed, &headers.tuple);
-    let inner = ETHERNET + headers.len as usize;
+    // As long as the frame is, whatever its header claims.
+    let inner = pkt.len();
     nat::frame(pkt, TUNNEL_MAC, TUNNEL_MAC);
     if headers.l3 != ETHERNET || config.snat4.0 == 0 || !pkt.grow_front(usize::from(TUNNEL_OVERHEAD)) {
         return Verdict::Drop(Reason::Unreachable).into();

@@ -7,14 +7,13 @@
 use core::ops::ControlFlow::Continue;
 
 use crate::{
-    checksum,
+    answer, checksum,
     family::{Family, Place},
-    nat,
     packet::{Mend, Packet},
-    parse::{Fragmented, Headers},
+    parse::Headers,
     service,
     tables::Tables,
-    verdict::{Packed, Step, Verdict},
+    verdict::{Packed, Step},
     wire::Wire,
 };
 
@@ -49,8 +48,7 @@ fn answer<F: Wire, P: Packet, T: Tables<F>>(
 ) -> Packed {
     let (request, reply) = kinds::<F>();
     let dst = headers.tuple.dst;
-    let plain = headers.l4 == headers.l3 + F::HEADER && headers.fragmented as u8 == Fragmented::Whole as u8;
-    if !plain
+    if !answer::possible::<F, P>(pkt, headers)
         || pkt.load::<u16>(headers.l4) != Some(request)
         || !(in_range || service::vip_possible::<F, T>(tables, dst))
         || !service::is_vip::<F, T>(tables, dst)
@@ -60,9 +58,7 @@ fn answer<F: Wire, P: Packet, T: Tables<F>>(
     let len = F::transport_len(pkt, headers) as u16;
     pkt.store(headers.l4, reply);
     F::write_header(pkt, headers.l3, (dst, headers.tuple.src), F::ICMP, len);
-    let client = nat::frame_source(pkt);
-    nat::frame_answer(pkt, client);
     // The pseudo header's sum stays: its addresses change places.
     pkt.mend(headers.l4 + CHECKSUM, Mend { ports: checksum::word(request, reply), ..Mend::default() });
-    Verdict::Transmit.into()
+    answer::back::<F, P, T>(pkt, tables, headers)
 }
