@@ -350,6 +350,18 @@ fn members(maps: &Maps, family: Family, row: &Service) -> Vec<(Family, u32, IpAd
     indexes.into_iter().filter_map(read).collect()
 }
 
+/// How a service's backends are chosen, in the words of its annotations.
+fn algorithm(service: &Service) -> String {
+    let name = match service.flags {
+        bits if bits & flags::MAGLEV != 0 => "maglev",
+        bits if bits & flags::ROUND_ROBIN != 0 => "round-robin",
+        bits if bits & flags::LEAST_CONNECTIONS != 0 => "least-connections",
+        _ => "random",
+    };
+    let direct = if service.flags & flags::DSR != 0 { ", direct-server-return" } else { "" };
+    format!("{name}{direct}")
+}
+
 /// The service tables as the programs read them.
 pub fn dump(maps: &Maps) -> Vec<FrontendStatus> {
     let mut rows = frontends_of(&maps.v4);
@@ -359,10 +371,15 @@ pub fn dump(maps: &Maps) -> Vec<FrontendStatus> {
         let family = key.address.family();
         let service = maps.svc.get(id).unwrap_or_default();
         let backends = |run| {
-            let found = slots(maps, run).into_iter().filter_map(|index| endpoint(maps, family, index));
+            // Weights are repeated slots.
+            let mut seen = HashSet::new();
+            let indexes =
+                slots(maps, run).into_iter().filter(|index| seen.insert(*index)).collect::<Vec<_>>();
+            let found = indexes.into_iter().filter_map(|index| endpoint(maps, family, index));
             found.map(|(address, port)| BackendStatus { address, port }).collect()
         };
-        FrontendStatus::new(&key, id, backends(service.run_cluster), backends(service.run_local))
+        let (cluster, local) = (backends(service.run_cluster), backends(service.run_local));
+        FrontendStatus::new(&key, id, algorithm(&service), cluster, local)
     };
     rows.into_iter().map(one).collect()
 }

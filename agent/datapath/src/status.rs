@@ -59,6 +59,8 @@ pub struct FrontendStatus {
     pub family: u8,
     /// Service id.
     pub service: u32,
+    /// How a backend is chosen.
+    pub algorithm: String,
     /// Backends of the Cluster policy.
     pub backends: Vec<BackendStatus>,
     /// Backends of the Local policies.
@@ -160,8 +162,8 @@ impl fmt::Display for Status {
             };
             writeln!(
                 f,
-                "\n{} {}/{} service {}",
-                frontend.address, frontend.port, frontend.protocol, frontend.service
+                "\n{} {}/{} service {} {}",
+                frontend.address, frontend.port, frontend.protocol, frontend.service, frontend.algorithm
             )?;
             writeln!(f, "  cluster {}\n  local   {}", list(&frontend.backends), list(&frontend.local))?;
         }
@@ -174,6 +176,7 @@ impl FrontendStatus {
     pub(crate) fn new(
         key: &FrontendKey,
         id: u32,
+        algorithm: String,
         backends: Vec<BackendStatus>,
         local: Vec<BackendStatus>,
     ) -> Self {
@@ -186,6 +189,7 @@ impl FrontendStatus {
             protocol: key.protocol.to_string(),
             family: if key.address.family() == service::Family::V4 { 4 } else { 6 },
             service: id,
+            algorithm,
             backends,
             local,
         }

@@ -218,6 +218,10 @@ fn a_new_process_adopts_everything_that_the_last_one_wrote() {
         assert_eq!(learned.source_ranges, [(learned.services[0].id, "192.0.2.0".parse().unwrap(), 24)]);
         assert_eq!(learned.services[0].maglev, [1021, 0]);
         assert_eq!(learned.frontends.len(), 3);
+        let status = crate::status::read(&node.bpf_dir, true).unwrap();
+        assert!(status.missing.is_empty(), "{status}");
+        assert!(status.frontends.iter().all(|frontend| frontend.algorithm == "maglev"), "{status}");
+        assert_eq!(status.frontends[0].backends.len(), 2);
         let after = node.attached();
         assert!(before.keys().eq(after.keys()), "the same links");
         assert!(before.iter().all(|(pin, program)| after[pin] != *program), "with new programs");
