@@ -69,7 +69,8 @@ pub(crate) fn compare(plan: &Plan, reference: Side<'_>, target: Side<'_>) -> Res
     let (mut reference, mut target) = (Driver::new(reference), Driver::new(target));
     reference.slice(plan.warm_up).context("the reference")?;
     target.slice(plan.warm_up).context("the target")?;
-    (reference.forget(), target.forget());
+    reference.forget();
+    target.forget();
     let before = Ticks::now()?;
     let mut ratios = Vec::with_capacity(plan.pairs);
     for _ in 0..plan.pairs {

@@ -151,6 +151,16 @@ fn open(
             addresses: vec![CLIENT.into()],
         })?;
     }
+    let (loaded_in, changed_in) = fill(&dataplane, &mut tables, objects)?;
+    Ok((dataplane, loaded_in, changed_in))
+}
+
+/// Publishes all services, then changes one; how long each took.
+fn fill(
+    dataplane: &datapath::Dataplane,
+    tables: &mut Tables,
+    objects: &Objects,
+) -> Result<(Duration, Duration)> {
     let started = Instant::now();
     for service in &objects.services {
         tables.service_applied(service, dataplane.now_ms());
@@ -158,12 +168,11 @@ fn open(
     for slice in &objects.slices {
         tables.slice_applied(slice, dataplane.now_ms());
     }
-    let diff = tables.start(dataplane.now_ms());
-    dataplane.apply(&diff)?;
+    dataplane.apply(&tables.start(dataplane.now_ms()))?;
     let loaded_in = started.elapsed();
     let started = Instant::now();
     dataplane.apply(&tables.slice_applied(&objects.changed, dataplane.now_ms()))?;
-    Ok((dataplane, loaded_in, started.elapsed()))
+    Ok((loaded_in, started.elapsed()))
 }
 
 /// The services as the API has them.
