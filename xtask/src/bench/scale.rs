@@ -57,15 +57,31 @@ impl Case {
         let api = Api::open(plan)?;
         self.say("empty", json!({"memory": process::memory(pid(&node)?)?}));
         self.fill(&api, &node)?;
+        self.verify(plan, &node)?;
         self.change(&api, &node)?;
+        self.verify(plan, &node)?;
         let used = process::cpu(pid(&node)?)?;
         std::thread::sleep(IDLE);
         self.say("idle", json!({"cpu_percent": percent(process::cpu(pid(&node)?)? - used, IDLE)}));
         agent::daemon(&node).crash()?;
         self.start("start after kill -9", plan, &node)?;
+        self.verify(plan, &node)?;
         agent::daemon(&node).stop(Duration::from_secs(10))?;
         std::fs::remove_dir_all(node.bpf_directory()).context("remove the tables")?;
-        self.start("start with no tables", plan, &node)
+        self.start("start with no tables", plan, &node)?;
+        self.verify(plan, &node)
+    }
+
+    /// Fails unless every service has all its backends in the tables.
+    fn verify(self, plan: &Plan, node: &Node) -> Result<()> {
+        let tables = agent::tables(plan, node)?;
+        let frontends = tables["frontends"].as_array().context("frontends")?;
+        let backends = |frontend: &Value| frontend["backends"].as_array().map_or(0, Vec::len);
+        let full = frontends.iter().filter(|frontend| backends(frontend) == self.endpoints).count();
+        if full < self.services {
+            bail!("{full} of {} services have {} backends in the tables", self.services, self.endpoints);
+        }
+        Ok(())
     }
 
     fn say(self, what: &str, values: Value) {

@@ -77,9 +77,9 @@ fn exhaust(plan: &Plan, entry: &Node, target: SocketAddr) -> Result<()> {
         bail!("nothing was dropped");
     }
     totals.only_waited()?;
-    // Closed connections give their ports back.
+    // Closed connections give their ports back after a while. Few are tried, so that the tries do not use them up.
     eventually(Duration::from_secs(60), || {
-        let one = Load { long: 1, short_per_minute: 600, udp_rate: 0 };
+        let one = Load { long: 1, short_per_minute: 60, udp_rate: 0 };
         let soak = Soak::start(plan, &client, one)?;
         std::thread::sleep(Duration::from_secs(1));
         soak.stop()?.all_connected()

@@ -129,19 +129,21 @@ struct Udp {
     answered: u64,
     wrong: u64,
     lost_by_pod: BTreeMap<String, u64>,
+    failures: Failures,
+}
+
+#[derive(Deserialize)]
+struct Failures {
+    reasons: BTreeMap<String, u64>,
 }
 
 impl Totals {
     /// One line for people.
     pub(super) fn summary(&self) -> String {
         let Counts { long, short, udp } = &self.counts;
-        let lost = if udp.lost_by_pod.is_empty() {
-            String::new()
-        } else {
-            format!(
-                " (lost {:?}, runs {}, {})",
-                udp.lost_by_pod, self.text["udp"]["lost_runs"], self.text["udp"]["failures"]
-            )
+        let lost = match (udp.lost_by_pod.is_empty(), udp.failures.reasons.is_empty()) {
+            (true, true) => String::new(),
+            _ => format!(" (lost {:?}, {:?})", udp.lost_by_pod, udp.failures.reasons),
         };
         format!(
             "{}: {} long connections ({} answers, {} broken, longest {:.0} ms), {} short ({} failed, {} slow), {} of {} datagrams{lost}",
@@ -214,7 +216,7 @@ mod tests {
         let mut text = json!({
             "long": {"connects": 3, "connects_failed": 0, "answers": 9, "unanswered": 0, "broken": 0, "wrong": 0, "longest_ms": 1.0, "broken_by_pod": {}, "pods": {"a": 3}},
             "short": {"ok": 5, "failed": 0, "slow": 0},
-            "udp": {"sent": 7, "answered": 7, "wrong": 0, "lost_by_pod": {}},
+            "udp": {"sent": 7, "answered": 7, "wrong": 0, "lost_by_pod": {}, "failures": {"reasons": {}}},
         });
         change(&mut text);
         Totals { name: "x".to_owned(), counts: serde_json::from_value(text.clone()).unwrap(), text }
