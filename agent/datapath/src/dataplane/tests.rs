@@ -452,9 +452,16 @@ fn nodes_on_the_segment_and_behind_routers_have_their_next_hops() {
         assert_eq!((hop(2).kind, hop(2).dmac.bytes()), (KIND_L2, [2, 0, 0, 0, 9, 2]));
         assert_eq!((hop(3).kind, hop(3).dmac.bytes()), (KIND_TUNNEL, [2, 0, 0, 0, 9, 1]));
         assert_eq!((hop(3).ifindex, hop(3).mtu), (vxlan.ifindex, 1450));
-        let mut peers = Vec::new();
-        dataplane.lock().maps.peermac.each(|key, node| peers.push((key.mac.bytes(), node))).unwrap();
-        assert_eq!(peers, [([2, 0, 0, 0, 9, 2], 2)], "a router is no node");
+        let peers = || {
+            let mut peers = Vec::new();
+            dataplane.lock().maps.peermac.each(|key, node| peers.push((key.mac.bytes(), node))).unwrap();
+            peers
+        };
+        assert_eq!(peers(), [([2, 0, 0, 0, 9, 2], 2)], "a router is no node");
+        dataplane.set_neighbour(address("172.30.0.12"), Some([2, 0, 0, 0, 9, 3]));
+        dataplane.set_neighbour(address("172.30.0.12"), None);
+        assert_eq!(peers(), [([2, 0, 0, 0, 9, 3], 2)], "a node that is not seen for a while is one");
+        dataplane.set_neighbour(address("172.30.0.12"), Some([2, 0, 0, 0, 9, 2]));
         // The far node has gone, and with it the way to it; no tunnel is needed.
         dataplane.set_nodes(&[near]).unwrap();
         dataplane.reconfigure(config()).unwrap();
