@@ -77,13 +77,8 @@ impl Cluster {
         let mut nodes = pin!(events::<Node>(client, without_images));
         let mut patience = pin!(tokio::time::sleep(PODS_PATIENCE));
         let mut patient = self.pods.is_some();
-        let (no_pods, mut pods) = match self.pods.take() {
-            Some(pods) => (None, pods),
-            None => {
-                let (keep, pods) = tokio::sync::mpsc::unbounded_channel();
-                (Some(keep), pods)
-            }
-        };
+        // Without a kubelet a channel that is closed: its branch below never fires.
+        let mut pods = self.pods.take().unwrap_or_else(|| tokio::sync::mpsc::unbounded_channel().1);
         loop {
             tokio::select! {
                 Some(event) = services.next() => self.service(&mut view, event),
@@ -111,7 +106,6 @@ impl Cluster {
                 self.progress.synced();
             }
         }
-        drop(no_pods);
     }
 
     fn service(&mut self, view: &mut View, event: watcher::Event<Service>) {
