@@ -27,8 +27,12 @@ use crate::view::{Changes, View};
 
 /// Annotation by which the EndpointSlice controller says when the change happened.
 const TRIGGER_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
-/// Objects of a list that are read at a time. A slice can hold a hundred endpoints, and a whole page of them is in memory at once.
-const PAGE: u32 = 100;
+/// Services of a list that are read at a time. A whole page is in memory at once.
+const SERVICES_PAGE: u32 = 500;
+/// EndpointSlices of a list that are read at a time: each can hold a hundred endpoints.
+const SLICES_PAGE: u32 = 200;
+/// Nodes of a list that are read at a time: most of a Node are the names of its images.
+const NODES_PAGE: u32 = 100;
 /// How long the first publication waits for the kubelet to say which pods run: it may itself wait for containerd.
 const PODS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -72,9 +76,9 @@ impl Cluster {
     pub async fn follow(mut self, client: Client, learned: Learned) {
         let begun = Instant::now();
         let mut view = View::new(&self.node_name, learned, self.pods.is_some());
-        let mut services = pin!(events::<Service>(client.clone(), |_| {}));
-        let mut slices = pin!(events::<EndpointSlice>(client.clone(), |_| {}));
-        let mut nodes = pin!(events::<Node>(client, without_images));
+        let mut services = pin!(events::<Service>(client.clone(), SERVICES_PAGE, |_| {}));
+        let mut slices = pin!(events::<EndpointSlice>(client.clone(), SLICES_PAGE, |_| {}));
+        let mut nodes = pin!(events::<Node>(client, NODES_PAGE, without_images));
         let mut patience = pin!(tokio::time::sleep(PODS_PATIENCE));
         let mut patient = self.pods.is_some();
         // Without a kubelet a channel that is closed: its branch below never fires.
@@ -254,8 +258,9 @@ fn through_the_stack(diff: &mut Diff) {
     rows.filter(|row| row.local).for_each(|row| row.host = true);
 }
 
-/// Watch events without end, each object made smaller by `trim` at once; failures are waited out and logged.
-fn events<K>(client: Client, trim: fn(&mut K)) -> impl Stream<Item = watcher::Event<K>>
+/// Watch events without end, lists in pages of so many objects, each object made smaller by `trim` at once; failures are waited out and
+/// logged.
+fn events<K>(client: Client, page: u32, trim: fn(&mut K)) -> impl Stream<Item = watcher::Event<K>>
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -264,14 +269,14 @@ where
         + Send
         + 'static,
 {
-    let config = watcher::Config::default().page_size(PAGE);
+    let config = watcher::Config::default().page_size(page);
     let stream = watcher(Api::<K>::all(client), config).backoff(runtime::Pauses::default()).modify(trim);
     stream.filter_map(|event| async {
         event.inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "watch interrupted; tables stay as they are")).ok()
     })
 }
 
-/// Names of images are most of a Node.
+/// Nothing here asks for the names of images.
 fn without_images(node: &mut Node) {
     if let Some(status) = &mut node.status {
         status.images = None;
