@@ -223,7 +223,15 @@ impl Spec {
                 (icmp, Some(2), vec![kind, 0, 0, 0, 0, 7, 0, 1])
             }
             kind @ ("unreach" | "toobig") => {
-                let quote = if six { 48 } else { 28 };
+                // Behind a fragment header, next header 44, there are eight bytes more.
+                let fragment = six && quoted.get(link + 6) == Some(&44);
+                let quote = if fragment {
+                    56
+                } else if six {
+                    48
+                } else {
+                    28
+                };
                 let kind = match (kind, six) {
                     ("unreach", false) => [3, 3, 0, 0, 0, 0, 0, 0],
                     ("unreach", true) => [1, 4, 0, 0, 0, 0, 0, 0],

@@ -16,12 +16,25 @@ use crate::{
     wire::Wire,
 };
 
+/// Bytes of IPv6's fragment header.
+const FRAGMENT_HEADER: usize = 8;
+
 /// Whether the packet can be turned into an answer: it is whole, has no options or extension headers, and all of it is here.
 #[inline(always)]
 pub fn possible<F: Wire, P: Packet>(pkt: &P, headers: &Headers<F::Addr>) -> bool {
     headers.l4 == headers.l3 + F::HEADER
         && headers.fragmented as u8 == Fragmented::Whole as u8
         && headers.l3 + headers.len as usize <= pkt.len()
+}
+
+/// Whether an ICMP error can quote the packet: as [`possible`], and IPv6's first fragments, too. Their senders learn the size of a way
+/// by nothing else.
+#[inline(always)]
+pub fn quotable<F: Wire, P: Packet>(pkt: &P, headers: &Headers<F::Addr>) -> bool {
+    let first = F::IPV6
+        && headers.fragmented as u8 == Fragmented::First as u8
+        && headers.l4 == headers.l3 + F::HEADER + FRAGMENT_HEADER;
+    possible::<F, P>(pkt, headers) || first && headers.l3 + headers.len as usize <= pkt.len()
 }
 
 /// Sends an answer back to the sender of the packet that had these headers: out of the interface that it came by, or through the tunnel

@@ -14,7 +14,13 @@
 //! # Limits
 //! - A pod's ping to the outside keeps the pod's address. The node's own pings of service addresses go unanswered, since no hook of ours
 //!   sees them, as do pings in fragments.
-//! - Of an SCTP association neither further addresses nor chunks behind the first are looked at.
+//! - Of an SCTP association neither further addresses nor chunks behind the first are looked at. Whether a veth that leaves SCTP's checksum to
+//!   a later device sees it mended rightly could not be seen: the kernels at hand have no SCTP.
+//! - Tunnels are VXLAN over IPv4, and who sends into one is not checked: the segment between nodes must keep strangers from VXLAN's port. At
+//!   XDP, tagged frames do not enter them, and packets that may be fragmented and are too large for them are dropped (at tc the outer packet
+//!   is fragmented). The largest segment size is lowered if it is among a SYN's first three options.
+//! - The sender of a packet with IPv4 options or IPv6 extension headers that is too large for its way is not told, first fragments aside.
+//! - Clients are hidden behind one address a family.
 //! - A pod that uses one TCP port towards a service on packets and, while that connection lives, straight to the service's backend gets
 //!   the answers from the service; with UDP too, where XDP leaves no note for tcx.
 //! - Sockets of a service with Maglev choose at random: they have no source port yet.

@@ -106,17 +106,25 @@ fn reset<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>) -> bool {
     true
 }
 
-/// Turns a packet without options into an ICMP error of this type and code, in wire order, that quotes its IP header and eight
-/// bytes more. `size` stands in the low half of the word behind the checksum.
+/// Turns a packet that [`answer::quotable`] holds for into an ICMP error of this type and code, in wire order, that quotes it up to the
+/// first eight bytes of its transport header. `size` stands in the low half of the word behind the checksum.
 #[inline(never)]
 pub fn complain<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>, kind: u16, size: u16) -> bool {
-    let len = ICMP_HEADER + size_of::<F::Quote>();
+    // Then the quote's own eight bytes are the fragment header, and eight more are needed for the ports.
+    let extended = headers.l4 != headers.l3 + F::HEADER;
+    let quoted = size_of::<F::Quote>();
+    let len = ICMP_HEADER + quoted + if extended { 8 } else { 0 };
     if !pkt.resize(headers.l3 + F::HEADER + len) {
         return false;
     }
     let Some(quote) = pkt.load::<F::Quote>(headers.l3) else { return false };
-    pkt.store(headers.l3 + F::HEADER + ICMP_HEADER, quote);
     let mut sum = u32::from(kind) + u32::from(size.to_be());
+    if extended && let Some(ports) = pkt.load::<[u16; 4]>(headers.l3 + quoted) {
+        pkt.store(headers.l3 + F::HEADER + ICMP_HEADER + quoted, ports);
+        let [a, b, c, d] = ports.map(u32::from);
+        sum += a + b + c + d;
+    }
+    pkt.store(headers.l3 + F::HEADER + ICMP_HEADER, quote);
     for word in quote.as_ref() {
         sum += (word & 0xffff) + (word >> 16);
     }

@@ -54,9 +54,9 @@ pub fn judge<F: Wire, P: Packet, T: Tables<F>>(
         }
         return Packed::CONTINUE;
     }
-    let plain = answer::possible::<F, P>(pkt, headers);
+    let quotable = answer::quotable::<F, P>(pkt, headers);
     let error = headers.tuple.proto == F::ICMP && pkt.load::<u8>(headers.l4).is_none_or(F::is_error);
-    if may_fragment || !plain || error || !reject::complain::<F, P>(pkt, headers, F::TOO_BIG, mtu) {
+    if may_fragment || !quotable || error || !reject::complain::<F, P>(pkt, headers, F::TOO_BIG, mtu) {
         return Verdict::Drop(Reason::TooBig).into();
     }
     tables.count_drop(Reason::TooBig);
