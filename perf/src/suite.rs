@@ -11,6 +11,7 @@ mod live;
 mod tests;
 mod topology;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -281,33 +282,102 @@ impl Run<'_> {
 
     fn ways(&mut self) -> Result<()> {
         let (reference, others) = self.lanes.split_first().context("no lanes")?;
-        for way in WAYS {
-            let lanes = || others.iter().filter(|lane| way.takes(lane.wanted.kind));
-            for traffic in way.traffic {
-                // On a veth, packets of sockets are copied before native XDP sees them: frames say what it can do.
-                for lane in lanes().filter(|lane| lane.wanted.kind != LaneKind::BeelineXdp) {
-                    let row = lane.wanted.row(way.group, traffic.name());
-                    if self.only.is_none_or(|only| row.name().contains(only)) {
-                        (self.told)(way.sockets(&self.plan, *traffic, reference, lane, row))?;
-                    }
-                }
-            }
-            for (test, varied) in LIVE.iter().filter(|_| way.live) {
-                for lane in lanes() {
-                    let row = lane.wanted.row(way.group, test);
-                    if lane.wanted.kind != LaneKind::Haproxy
-                        && self.only.is_none_or(|only| row.name().contains(only))
-                    {
-                        (self.told)(way.frames(&self.plan, *varied, reference, lane, row))?;
-                    }
-                }
-            }
+        let cases: Vec<_> = WAYS.iter().flat_map(|way| way.cases(others)).collect();
+        let wanted = |case: &&Case<'_>| self.only.is_none_or(|only| case.row().name().contains(only));
+        let cases: Vec<_> = cases.iter().filter(wanted).collect();
+        let mut progress = Progress::new(cases.len());
+        for case in cases {
+            progress.next(&case.row());
+            (self.told)(case.run(&self.plan, reference))?;
         }
+        progress.clear();
         Ok(())
     }
 }
 
+/// One line on a terminal that says what is being measured, and how much is left.
+struct Progress {
+    done: usize,
+    total: usize,
+    shown: bool,
+}
+
+impl Progress {
+    fn new(total: usize) -> Self {
+        Self { done: 0, total, shown: std::io::stderr().is_terminal() }
+    }
+
+    fn next(&mut self, row: &Outcome) {
+        self.clear();
+        self.done += 1;
+        if self.shown {
+            eprint!("[{}/{}] {} ..", self.done, self.total, row.name());
+        }
+    }
+
+    /// Gives the line to whoever prints next.
+    fn clear(&self) {
+        if self.shown {
+            eprint!("\r\x1b[2K");
+        }
+    }
+}
+
+/// What is sent on a way.
+#[derive(Clone, Copy)]
+enum Sent {
+    Traffic(Kind),
+    Frames(&'static str, Vary),
+}
+
+impl Sent {
+    /// On a veth, packets of sockets are copied before native XDP sees them: frames say what it can do. A proxy in user
+    /// space has no path for frames.
+    fn suits(self, kind: LaneKind) -> bool {
+        match self {
+            Self::Traffic(_) => kind != LaneKind::BeelineXdp,
+            Self::Frames(..) => kind != LaneKind::Haproxy,
+        }
+    }
+}
+
+/// One comparison: a way, a lane, what is sent.
+struct Case<'a> {
+    way: &'static Way,
+    lane: &'a Lane,
+    sent: Sent,
+}
+
+impl Case<'_> {
+    fn row(&self) -> Outcome {
+        let test = match self.sent {
+            Sent::Traffic(traffic) => traffic.name(),
+            Sent::Frames(name, _) => name,
+        };
+        self.lane.wanted.row(self.way.group, test)
+    }
+
+    fn run(&self, plan: &Plan, reference: &Lane) -> Outcome {
+        match self.sent {
+            Sent::Traffic(traffic) => self.way.sockets(plan, traffic, reference, self.lane, self.row()),
+            Sent::Frames(_, varied) => self.way.frames(plan, varied, reference, self.lane, self.row()),
+        }
+    }
+}
+
 impl Way {
+    /// All comparisons on this way.
+    fn cases<'a>(&'static self, lanes: &'a [Lane]) -> Vec<Case<'a>> {
+        let frames = LIVE.iter().filter(|_| self.live).map(|(name, varied)| Sent::Frames(name, *varied));
+        let sent = self.traffic.iter().copied().map(Sent::Traffic).chain(frames);
+        let of = |sent: Sent| {
+            let lanes =
+                lanes.iter().filter(move |lane| self.takes(lane.wanted.kind) && sent.suits(lane.wanted.kind));
+            lanes.map(move |lane| Case { way: self, lane, sent })
+        };
+        sent.flat_map(of).collect()
+    }
+
     fn takes(&self, kind: LaneKind) -> bool {
         match kind {
             LaneKind::None => false,
