@@ -32,6 +32,9 @@ pub fn ports(
         for port in &facts.ports {
             let frontends = frontends(facts, family, port, ranges.is_some());
             let external_local = facts.external_local && frontends.iter().any(|(_, row)| row.external);
+            // A node that gets packets handed over chooses among its own endpoints, whatever the policies say.
+            let handed_over = facts.balancing.flags & flags::DSR != 0;
+            let uses_local = facts.internal_local || external_local || handed_over;
             let balanced = frontends.iter().any(|(_, row)| row.source_ranges);
             gather(slices, family, port, scratch);
             topology::categorise(scratch, places.here());
@@ -51,7 +54,7 @@ pub fn ports(
                 affinity_s: facts.affinity_s,
                 maglev_size: facts.balancing.maglev_size,
                 ranges: ranges.clone().filter(|_| balanced).unwrap_or_default(),
-                members: members(scratch, facts.internal_local || external_local, places),
+                members: members(scratch, uses_local, places),
                 keeps_last: is_api_server(key),
             });
         }
@@ -109,7 +112,7 @@ fn gather(slices: &[SliceFacts], family: Family, port: &PortFacts, found: &mut V
     found.dedup_by_key(|candidate| place(candidate));
 }
 
-/// The candidates that are in a set, as rows. Without a Local policy there is no local set.
+/// The candidates that are in a set, as rows. Without a Local policy or direct server return there is no local set.
 fn members(candidates: &[Candidate], uses_local: bool, places: &Places) -> Vec<Wanted> {
     let wanted = |candidate: &Candidate| {
         let local = candidate.local && uses_local;

@@ -40,7 +40,7 @@ fn annotations_choose_the_algorithm_and_are_followed_live() {
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] maglev
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] round-robin
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] least-connections
-        10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] maglev dsr
+        10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080] local [10.244.0.5:8080(local)] maglev dsr
         10.96.0.10:80/TCP -> [10.244.0.5:8080(local) 10.244.1.6:8080]
     "#]]
     .assert_eq(&texts);

@@ -142,7 +142,7 @@ impl Model {
                 indexes.iter().map(one).collect::<Vec<_>>().join(" ")
             };
             let mut line = format!("{key} -> [{}]", run(&row.cluster));
-            if row.flags & (flags::INTERNAL_LOCAL | flags::EXTERNAL_LOCAL) != 0 {
+            if row.flags & (flags::INTERNAL_LOCAL | flags::EXTERNAL_LOCAL | flags::DSR) != 0 {
                 line += &format!(" local [{}]", run(&row.local));
             }
             let bits = [
