@@ -223,6 +223,7 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
             mac: Mac::default(),
             tcp: 0,
             mss: 0,
+            unrecorded: false,
         },
         flow,
         reverse: flow,

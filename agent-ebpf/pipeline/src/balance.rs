@@ -12,7 +12,8 @@ use crate::{
     tables::{Common, Tables},
 };
 
-/// The backend index for a new connection to the service with this id; `run` is its `run_local` with `local`.
+/// The backend index for a new connection to the service with this id, and whether another packet of the connection would lead to it,
+/// too, as long as the tables stay; `run` is its `run_local` with `local`.
 #[inline(always)]
 pub fn choose<F: Family, T: Tables<F>>(
     tables: T,
@@ -21,23 +22,24 @@ pub fn choose<F: Family, T: Tables<F>>(
     run: Run,
     local: bool,
     origin: &Origin<F>,
-) -> Option<u32> {
+) -> Option<(u32, bool)> {
     if service.flags & flags::MAGLEV != 0
         && let Origin::Packet(tuple) = origin
         && let Some(position) = maglev::position::<F, T>(tables, id, service, run, local, tuple)
     {
-        return slot(tables, run, position);
+        return Some((slot(tables, run, position)?, true));
     }
     if service.flags & flags::ROUND_ROBIN != 0 {
-        return slot(tables, run, tables.turn(id).checked_rem(u32::from(run.count()))?);
+        let turn = tables.turn(id).checked_rem(u32::from(run.count()))?;
+        return Some((slot(tables, run, turn)?, false));
     }
     let one = slot(tables, run, draw(tables, run))?;
     if service.flags & flags::LEAST_CONNECTIONS == 0 {
-        return Some(one);
+        return Some((one, false));
     }
     // Two choices instead of all: the longest queue grows with log log n, and no one has to be counted twice.
     let other = slot(tables, run, draw(tables, run))?;
-    Some(if tables.load(other) < tables.load(one) { other } else { one })
+    Some((if tables.load(other) < tables.load(one) { other } else { one }, false))
 }
 
 /// A position in the run by chance: multiply-shift instead of a division.

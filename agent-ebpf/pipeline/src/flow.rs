@@ -211,6 +211,8 @@ pub struct Opening<F: Family> {
     pub tcp: u8,
     /// Largest segment that the client may be told, zero for any.
     pub mss: u16,
+    /// The packet goes its way without an entry: see [`crate::handover`].
+    pub unrecorded: bool,
 }
 
 impl<F: Family> Opening<F> {
@@ -221,7 +223,7 @@ impl<F: Family> Opening<F> {
     }
 }
 
-/// Creates the pair that the scratch room's opening asks for; leaves the forward entry in the scratch room.
+/// Creates the pair (or the one entry, or none) that the scratch room's opening asks for; leaves the forward entry in the scratch room.
 ///
 /// # Errors
 /// [`Reason::PortsExhausted`] and [`Reason::FlowTableFull`].
@@ -249,11 +251,15 @@ pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Res
     Err(Reason::PortsExhausted)
 }
 
-/// The entry of a connection that another node answers: its packets stay as they are, and only the way is remembered.
+/// The entry of a connection that another node answers: its packets stay as they are, and only the way is remembered, or for this
+/// one packet just written down in the scratch room.
 #[inline(never)]
 fn one_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Reason> {
     let Scratch { key, opening, flow, headers, .. } = scratch;
     fill::<F, T>(tables, flow, opening, &opening.client, &opening.client, KIND_FORWARD);
+    if opening.unrecorded {
+        return Ok(());
+    }
     if !headers.opens() {
         F::flow_state(flow).tcp |= tcp_bits::REPLIED;
     }

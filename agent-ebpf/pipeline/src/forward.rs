@@ -56,7 +56,9 @@ pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
     }
     match flow::open::<F, T>(tables, scratch) {
         Ok(()) => {
-            tables.count(scratch.opening.service, |c| c.flows = c.flows.wrapping_add(1));
+            if begins(scratch) {
+                tables.count(scratch.opening.service, |c| c.flows = c.flows.wrapping_add(1));
+            }
             if scratch.opening.flags & flags::COUNTED != 0 {
                 tables.count_flow(scratch.opening.backend);
             }
@@ -64,6 +66,13 @@ pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
         }
         Err(reason) => Verdict::Drop(reason).into(),
     }
+}
+
+/// Whether the packet is to be counted as a new flow. A connection that is handed over is counted when it is opened; its entry comes later.
+#[inline(always)]
+fn begins<F: Family>(scratch: &Scratch<F>) -> bool {
+    let handed_over = scratch.opening.flags & flags::DSR != 0;
+    !handed_over || !scratch.headers.connected() || scratch.headers.opens()
 }
 
 /// The first half of [`balance`]: fills the scratch room's opening.
@@ -141,6 +150,7 @@ fn masquerade<F: Family, P: Packet, T: Tables<F>>(
     opening.mac = nat::frame_source(pkt);
     opening.tcp = headers.tcp;
     opening.mss = 0;
+    opening.unrecorded = false;
 }
 
 /// A pod's packet that is no service's goes to the stack, or to a node behind a tunnel: routers in between do not know the pod.
@@ -179,7 +189,7 @@ fn select<F: Wire, P: Packet, T: Tables<F>>(
     match client {
         Client::OnNode => from_pod::<F, T>(tables, &choice, opening),
         Client::HandedOver => handover::received::<F, P, T>(pkt, tables, opening, at),
-        Client::Outside if handover::hands_over::<F, T>(tables, &choice, opening) => {}
+        Client::Outside if handover::hands_over::<F, T>(tables, &choice, headers.opens(), opening) => {}
         Client::Outside => from_outside::<F, T>(tables, &choice, opening, at),
     }
     Ok(())
@@ -266,6 +276,7 @@ fn prepare<F: Family, P: Packet, T: Tables<F>>(
     opening.mac = nat::frame_source(pkt);
     opening.tcp = headers.tcp;
     opening.mss = 0;
+    opening.unrecorded = false;
 }
 
 /// Sends the scratch room's packet on as its flow entry says: finds the way, translates, writes the frame.

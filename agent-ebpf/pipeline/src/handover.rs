@@ -3,6 +3,13 @@
 //! The node that the client talks to keeps one entry for the way and changes the frame only. The backend's node knows a packet that was
 //! handed over by its frame's source, another node's, or by the tunnel that it came through, and by a client that is in the
 //! cluster nowhere; it chooses among its own backends. Both nodes judge each packet, so either may lose its state.
+//!
+//! # When the entry is made
+//! A packet that opens a connection leaves none if Maglev has chosen: the next one is led to the same node, and a flood of SYNs then
+//! costs neither room nor the time of an insertion. The first packet that opens nothing makes the entry, among the unanswered ones (it
+//! may be a flood of ACKs), and the second one moves it to the established ones: from then on the connection keeps its node whatever
+//! becomes of the service. If the service's backends change between SYN and ACK, the connection may meet another node, which
+//! resets it; the client has sent no data yet. Where chance, turns or affinity choose, and for datagrams, the first packet makes the entry.
 
 use abi::{
     backend,
@@ -46,9 +53,14 @@ fn in_cluster<F: Family, T: Tables<F>>(tables: T, addr: F::Addr) -> bool {
         || tables.node(addr).is_some()
 }
 
-/// Whether the connection of a client outside is handed over to another node; then says how.
+/// Whether the connection of a client outside is handed over to another node; then says how. `opens`: its packet opens it.
 #[inline(always)]
-pub fn hands_over<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mut Opening<F>) -> bool {
+pub fn hands_over<F: Family, T: Tables<F>>(
+    tables: T,
+    choice: &Choice<F>,
+    opens: bool,
+    opening: &mut Opening<F>,
+) -> bool {
     if choice.service_flags & service::flags::DSR == 0 || choice.backend.flags & backend::flags::LOCAL != 0 {
         return false;
     }
@@ -65,6 +77,7 @@ pub fn hands_over<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, openin
         return false;
     }
     opening.flags = flags::DSR;
+    opening.unrecorded = choice.repeatable && opens;
     opening.nexthop = nexthop;
     opening.dst = opening.client.dst;
     opening.dport = opening.client.dport;

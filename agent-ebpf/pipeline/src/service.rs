@@ -159,6 +159,8 @@ pub struct Choice<F: Family> {
     pub backend: Backend<F>,
     /// The service's flags, see [`abi::service::flags`].
     pub service_flags: u32,
+    /// Another packet of the connection would lead to this backend, too, as long as the tables stay.
+    pub repeatable: bool,
 }
 
 /// Chooses a backend for a new connection: the client's last one if the service wants that and it still serves, otherwise
@@ -195,9 +197,10 @@ pub fn select<F: Family, T: Tables<F>>(
     let sticky = service.flags & flags::AFFINITY != 0;
     let bond = Bond { service: frontend.service, origin };
     if sticky && let Some((index, backend)) = bond.recall(tables, &service, local) {
-        return Ok(Choice { index, backend, service_flags: service.flags });
+        return Ok(Choice { index, backend, service_flags: service.flags, repeatable: false });
     }
-    let Some(index) = balance::choose::<F, T>(tables, frontend.service, &service, run, local, &origin) else {
+    let chosen = balance::choose::<F, T>(tables, frontend.service, &service, run, local, &origin);
+    let Some((index, repeatable)) = chosen else {
         return Err(Reason::BackendMissing);
     };
     match tables.backend(index) {
@@ -205,7 +208,7 @@ pub fn select<F: Family, T: Tables<F>>(
             if sticky {
                 bond.tie(tables, index, &backend);
             }
-            Ok(Choice { index, backend, service_flags: service.flags })
+            Ok(Choice { index, backend, service_flags: service.flags, repeatable })
         }
         _ => Err(Reason::BackendMissing),
     }
