@@ -59,7 +59,11 @@ impl Carrying {
     /// Carries everything over. The new tables are empty before.
     pub fn all(&self) -> Result<(), CarryError> {
         self.tables.iter().try_for_each(|(spec, old, new)| {
-            let carried = if spec.kind == MapKind::MappedArray { copy(old, new) } else { refill(old, new) };
+            let carried = match spec.kind {
+                MapKind::MappedArray => copy(old, new),
+                _ if spec.name == spec::ROTOR.name => refill(old, new, turn),
+                _ => refill(old, new, |_| {}),
+            };
             carried.map_err(|source| CarryError { name: spec.name, source })
         })
     }
@@ -147,8 +151,19 @@ fn stride(map: &RawMap) -> u32 {
     map.info().value_size.div_ceil(8)
 }
 
-/// Fills an empty hash, prefix tree or per-CPU array, some elements at a time.
-fn refill(old: &RawMap, new: &RawMap) -> io::Result<()> {
+/// Ports by which a rotor is ahead of its predecessor: more than programs take while they change.
+const AHEAD: u32 = 1 << 14;
+
+/// Turns a rotor on. The old programs go on taking source ports by the old one for a moment, and a port that both took for one backend
+/// would belong to two clients.
+fn turn(rotor: &mut [u8]) {
+    if let Some(next) = rotor.first_chunk_mut::<4>() {
+        *next = u32::from_ne_bytes(*next).wrapping_add(AHEAD).to_ne_bytes();
+    }
+}
+
+/// Fills an empty hash, prefix tree or per-CPU array, some elements at a time; `change` is applied to each value.
+fn refill(old: &RawMap, new: &RawMap, change: impl Fn(&mut [u8])) -> io::Result<()> {
     const ELEMENTS: usize = 4096;
     let one_cpu = (old.info().value_size as usize).next_multiple_of(8);
     let per_cpu = old.value_bytes() != old.info().value_size as usize;
@@ -158,7 +173,11 @@ fn refill(old: &RawMap, new: &RawMap) -> io::Result<()> {
     let mut result = Ok(());
     old.each(|key, value| {
         keys.extend_from_slice(key);
-        value.chunks_exact(value.len() / cpus).for_each(|part| values.extend(fit(part, bytes)));
+        for part in value.chunks_exact(value.len() / cpus) {
+            let begin = values.len();
+            values.extend(fit(part, bytes));
+            change(&mut values[begin..]);
+        }
         if keys.len() == ELEMENTS * key.len() {
             if result.is_ok() {
                 result = new.update_all(&keys, &values);
@@ -198,4 +217,22 @@ pub fn forget(pins: &Pins, bpf_dir: &std::path::Path) -> io::Result<usize> {
         .collect();
     old.iter().try_for_each(fs::remove_dir_all)?;
     Ok(removed + old.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_cut_or_filled_up_with_zeros() {
+        let fitted = |bytes| fit(&[1, 2, 3], bytes).collect::<Vec<_>>();
+        assert_eq!((fitted(2), fitted(3), fitted(5)), (vec![1, 2], vec![1, 2, 3], vec![1, 2, 3, 0, 0]));
+    }
+
+    #[test]
+    fn a_rotor_that_is_carried_over_is_ahead_of_the_old_one() {
+        let mut rotor = u64::from(u32::MAX).to_ne_bytes();
+        turn(&mut rotor);
+        assert_eq!(rotor, u64::from(AHEAD - 1).to_ne_bytes());
+    }
 }
