@@ -52,7 +52,7 @@ impl Layout {
 
     fn four(frame: &[u8], l3: usize) -> Option<Self> {
         let first = *frame.get(l3)?;
-        let (header, total) = (usize::from(first & 15) * 4, usize::from(word(frame, l3 + 2)?));
+        let (header, total) = (usize::from(first & 15) * 4, length(word(frame, l3 + 2)?, frame.len() - l3));
         let proto = *frame.get(l3 + 9)?;
         let field = word(frame, l3 + 6)?;
         let end = l3 + total;
@@ -64,7 +64,8 @@ impl Layout {
     }
 
     fn six(frame: &[u8], l3: usize) -> Option<Self> {
-        let end = l3 + 40 + usize::from(word(frame, l3 + 4)?);
+        let payload = word(frame, l3 + 4)?;
+        let end = l3 + 40 + length(payload, frame.len().saturating_sub(l3 + 40));
         if *frame.get(l3)? >> 4 != 6 || frame.len() < end {
             return None;
         }
@@ -192,6 +193,12 @@ impl Layout {
     pub fn is_tunnel(&self, frame: &[u8]) -> bool {
         self.proto == UDP && word(frame, self.l4 + 2) == Some(abi::route::VXLAN_PORT)
     }
+}
+
+/// What a length field says of `rest` bytes: zero means all of them, as in packets that are longer than the field can say and
+/// that the stack will cut (`iph_totlen` in Linux, RFC 2675 for the zero in IPv6).
+fn length(field: u16, rest: usize) -> usize {
+    if field == 0 { rest } else { usize::from(field) }
 }
 
 fn add(bytes: &[u8]) -> u64 {
