@@ -224,14 +224,7 @@ impl Spec {
             }
             kind @ ("unreach" | "toobig") => {
                 // Behind a fragment header, next header 44, there are eight bytes more.
-                let fragment = six && quoted.get(link + 6) == Some(&44);
-                let quote = if fragment {
-                    56
-                } else if six {
-                    48
-                } else {
-                    28
-                };
+                let quote = if !six { 28 } else { 48 + 8 * usize::from(quoted.get(link + 6) == Some(&44)) };
                 let kind = match (kind, six) {
                     ("unreach", false) => [3, 3, 0, 0, 0, 0, 0, 0],
                     ("unreach", true) => [1, 4, 0, 0, 0, 0, 0, 0],
@@ -241,9 +234,8 @@ impl Spec {
                 (icmp, Some(2), [&kind[..], &quoted[link..link + quote]].concat())
             }
             "sctp" => {
-                let chunk = self.sctp_chunk();
                 let len = 4 + self.payload as u16;
-                let chunk = [&[chunk, 3][..], &len.to_be_bytes()].concat();
+                let chunk = [&[self.sctp_chunk(), 3][..], &len.to_be_bytes()].concat();
                 (132, None, [&ports[..], &self.seq.to_be_bytes(), &[0; 4], &chunk].concat())
             }
             other => (other.parse().unwrap_or(255), None, Vec::new()),

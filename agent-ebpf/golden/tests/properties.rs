@@ -8,7 +8,7 @@ use golden::{
     frame::{Frame, Spec, checksums_are_right},
     memory::Memory,
     objects::Objects,
-    world,
+    world::{self, Sink as _},
 };
 use pipeline::{Verdict, forward::At};
 use proptest::prelude::*;
@@ -227,4 +227,49 @@ fn random_choice_is_fair() {
     }
     // Three standard deviations of a fair choice are 77.
     assert!(hits.iter().all(|n| n.abs_diff(1000) < 100), "{hits:?}");
+}
+
+#[test]
+fn a_handed_over_connection_is_established_by_its_second_packet_that_opens_nothing() {
+    for six in [false, true] {
+        let node = Node::new(
+            six,
+            &["dsr node:30080/tcp -> 10.244.2.9:8080", "dsr node:30053/udp -> 10.244.2.9:5353"],
+        );
+        let (established, queue) =
+            if six { (maps::FLOW6.name, maps::FLOWQ6.name) } else { (maps::FLOW4.name, maps::FLOWQ4.name) };
+        let check = |line: &str, expected: (usize, usize)| {
+            let (verdict, _) = node.uplink_gets(At::Xdp, node.packet(line));
+            assert_eq!(verdict, Verdict::Transmit);
+            let count = |map| node.memory.entries(map).len();
+            assert_eq!((count(queue), count(established)), expected, "{line}");
+        };
+        check("client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S", (1, 0));
+        check("client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S", (1, 0));
+        check("client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 A", (1, 0));
+        check("client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 A +10", (0, 1));
+        check("client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 A +10", (0, 1));
+        check("client>uplink 64 udp 172.30.0.3:40000>172.30.0.11:30053 +10", (1, 1));
+        check("client>uplink 64 udp 172.30.0.3:40000>172.30.0.11:30053 +10", (0, 2));
+    }
+}
+
+#[test]
+fn an_entry_whose_signature_is_another_flows_is_not_obeyed() {
+    for six in [false, true] {
+        let mut node = Node::new(six, &["10.96.0.10:53/udp -> 10.244.1.6:5353"]);
+        let request = node.packet("pod5>host5 64 udp 10.244.1.5:40000>10.96.0.10:53 +10");
+        let (verdict, first) = node.pod_sends(5, request.clone());
+        assert_eq!(verdict, Verdict::Peer(6));
+        node.service("10.96.0.10:53/udp -> 10.244.2.9:5353");
+        assert_eq!(node.pod_sends(5, request.clone()), (Verdict::Peer(6), first), "the entry is obeyed");
+        let queue = if six { maps::FLOWQ6.name } else { maps::FLOWQ4.name };
+        let addresses = if six { 32 } else { 8 };
+        for (key, mut value) in node.memory.entries(queue) {
+            // The signature stands 32 bytes behind the addresses.
+            value[addresses + 32] ^= 1;
+            node.memory.put(queue, &key, &value);
+        }
+        assert_eq!(node.pod_sends(5, request).0, Verdict::Redirect(1), "what another flow has left is not");
+    }
 }

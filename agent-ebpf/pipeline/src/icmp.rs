@@ -63,23 +63,18 @@ fn translate<F: Wire, P: Packet, T: Tables<F>>(
     if ends && scratch.target.forwards() {
         return Verdict::Drop(Reason::HopLimit).into();
     }
-    let (src, dst, state) = F::flow_parts(&scratch.flow);
+    let state = F::flow_parts(&scratch.flow).2;
     if state.flags & flags::DSR == 0 {
-        rewrite::<F, P>(pkt, scratch, (src, dst), state, scratch.target.forwards());
+        rewrite::<F, P>(pkt, scratch);
     }
     route::depart::<F, P, T>(pkt, tables, &scratch.headers, &scratch.target, forward::vni(state), at)
 }
 
 /// Gives the error and the packet that it quotes the ends that its receiver knows.
-#[inline(always)]
-fn rewrite<F: Wire, P: Packet>(
-    pkt: &mut P,
-    scratch: &Scratch<F>,
-    (src, dst): (F::Addr, F::Addr),
-    state: &FlowState,
-    hop: bool,
-) {
-    let outer = &scratch.headers;
+#[inline(never)]
+fn rewrite<F: Wire, P: Packet>(pkt: &mut P, scratch: &Scratch<F>) {
+    let (src, dst, state) = F::flow_parts(&scratch.flow);
+    let (outer, hop) = (&scratch.headers, scratch.target.forwards());
     // The backend itself complains: it is known by the service's address. A router in between keeps its own.
     let from = if outer.tuple.src == scratch.inner.tuple.dst { src } else { outer.tuple.src };
     let outer_delta =
