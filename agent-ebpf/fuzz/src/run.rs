@@ -12,7 +12,7 @@ use golden::world::{self, PODS, TUNNEL, UPLINK};
 use pipeline::Verdict;
 
 use crate::script::{Move, Operation, Script, Source};
-use crate::wire::Layout;
+use crate::wire::{self, Layout};
 
 /// Payload of each segment of a packet that the stack has not cut yet: fits the uplink, not the tunnel.
 const SEGMENT: u32 = 1_440;
@@ -138,6 +138,9 @@ fn judge(before: &[u8], after: &[u8], verdict: Verdict) -> Option<&'static str> 
         (Some(_), None) => return Some("a whole IP packet became none"),
         // What is cut short may be sent on, also in a tunnel, since its receiver checks the same length; nothing else is made of it.
         (None, Some(new)) if new.is_tunnel(after) => return built(new.right(after)),
+        (None, Some(new)) if before.len() != after.len() && !wire::is_cut_short(before) => {
+            return built(new.right(after));
+        }
         (None, _) if before.len() != after.len() => {
             return Some("something was built from no whole IP packet");
         }

@@ -32,20 +32,36 @@ fn word(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
+/// Where the IP header lies, and its EtherType.
+fn network(frame: &[u8]) -> Option<(usize, u16)> {
+    let mut at = 12;
+    let mut kind = word(frame, at)?;
+    for _ in 0..2 {
+        if matches!(kind, 0x8100 | 0x88a8) {
+            at += 4;
+            kind = word(frame, at)?;
+        }
+    }
+    Some((at + 2, kind))
+}
+
+/// Whether an IP header says that the packet is longer than the frame. A length that is shorter than the header itself is wrong, too,
+/// but says nothing of the frame; the stages leave it to the receiver.
+pub fn is_cut_short(frame: &[u8]) -> bool {
+    let claimed = |(l3, kind)| match kind {
+        0x0800 => Some(l3 + usize::from(word(frame, l3 + 2)?)),
+        0x86dd => Some(l3 + 40 + usize::from(word(frame, l3 + 4)?)),
+        _ => None,
+    };
+    network(frame).and_then(claimed).is_none_or(|end| end > frame.len())
+}
+
 impl Layout {
     /// Finds the headers; `None` if the frame holds no complete IP packet.
     pub fn of(frame: &[u8]) -> Option<Self> {
-        let mut at = 12;
-        let mut kind = word(frame, at)?;
-        for _ in 0..2 {
-            if matches!(kind, 0x8100 | 0x88a8) {
-                at += 4;
-                kind = word(frame, at)?;
-            }
-        }
-        match kind {
-            0x0800 => Self::four(frame, at + 2),
-            0x86dd => Self::six(frame, at + 2),
+        match network(frame)? {
+            (l3, 0x0800) => Self::four(frame, l3),
+            (l3, 0x86dd) => Self::six(frame, l3),
             _ => None,
         }
     }

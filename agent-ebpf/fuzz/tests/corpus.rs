@@ -4,7 +4,7 @@
 use fuzz::{run::run, script};
 
 /// Mutations of each seed.
-const MUTATIONS: usize = 60;
+const MUTATIONS: usize = 25;
 
 /// A generator of its own (xorshift64*): what is tested must not change with a dependency.
 struct Random(u64);

@@ -20,6 +20,8 @@ const ALARM: &str = "beeline_alarm{alarm=\"ports-exhausted\"}";
 /// The alarm reads its counter every five seconds, and ends after half a minute without a drop.
 const RAISED: Duration = Duration::from_secs(20);
 const ENDED: Duration = Duration::from_secs(90);
+/// A closing connection is remembered for a minute, and looked at every ten seconds.
+const CLOSED: Duration = Duration::from_secs(150);
 
 pub(super) fn run(plan: &Plan, report: &mut Report) {
     let entry = plan.nodes().remove(0);
@@ -29,11 +31,22 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
         kubectl_words("wait --for=condition=Ready pod/far --timeout=60s")?;
         restart_with(plan, &entry, &["--snat-ports", PORTS])
     });
-    for target in entry.addresses.map(|address| SocketAddr::from((address, 30192))) {
+    let targets = entry.addresses.map(|address| SocketAddr::from((address, 30192)));
+    for target in targets {
         report.check(&format!("{target}: drops are counted, and connections that are there go on"), || {
             exhaust(plan, &entry, target)
         });
     }
+    report.check("closed connections give their ports back", || {
+        eventually(CLOSED, || match agent::metric(&entry, "beeline_snat_ports_in_use")? {
+            0.0 => Ok(()),
+            ports => bail!("{ports} ports are in use"),
+        })?;
+        let few = Load { long: 2, short_per_minute: 60, udp_rate: 0 };
+        let soak = Soak::start(plan, &client(&targets), few)?;
+        std::thread::sleep(Duration::from_secs(3));
+        soak.stop()?.all_connected()
+    });
     report.check("an Event says that ports ran out, and one that they are free again", || {
         for reason in ["SourcePortsExhausted", "SourcePortsAvailable"] {
             eventually(ENDED, || {
@@ -58,14 +71,15 @@ fn restart_with(plan: &Plan, node: &Node, flags: &[&str]) -> Result<()> {
     agent::wait_until_synced(node, Duration::from_secs(30))
 }
 
-/// Forty clients, then one after they have gone.
+fn client(targets: &[SocketAddr]) -> Client<'_> {
+    Client { name: "clients", place: traffic::client(), namespace: None, tcp: targets, udp: &[] }
+}
+
+/// Forty clients for ten ports.
 fn exhaust(plan: &Plan, entry: &Node, target: SocketAddr) -> Result<()> {
     let before = agent::metric(entry, DROPS)?;
-    let targets = [target];
-    let client =
-        Client { name: "clients", place: traffic::client(), namespace: None, tcp: &targets, udp: &[] };
     // It waits for connections that cannot be made, for twenty seconds at most.
-    let soak = Soak::start(plan, &client, CLIENTS)?;
+    let soak = Soak::start(plan, &client(&[target]), CLIENTS)?;
     eventually(RAISED, || match agent::metric(entry, ALARM)? {
         1.0 => Ok(()),
         _ => bail!("no alarm is on"),
@@ -76,12 +90,5 @@ fn exhaust(plan: &Plan, entry: &Node, target: SocketAddr) -> Result<()> {
     if drops == 0.0 {
         bail!("nothing was dropped");
     }
-    totals.only_waited()?;
-    // Closed connections give their ports back after a while. Few are tried, so that the tries do not use them up.
-    eventually(Duration::from_secs(60), || {
-        let one = Load { long: 1, short_per_minute: 60, udp_rate: 0 };
-        let soak = Soak::start(plan, &client, one)?;
-        std::thread::sleep(Duration::from_secs(1));
-        soak.stop()?.all_connected()
-    })
+    totals.only_waited()
 }
