@@ -83,6 +83,12 @@ impl Agent {
         rest.to_owned()
     }
 
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Gives the pod in this namespace its network; its addresses, IPv4 first.
     pub fn add_pod(&mut self, uid: &str, namespace: &str) -> [IpAddr; 2] {
         let addresses = self.tell(&format!("pod {uid} /run/netns/{namespace}"));
@@ -284,7 +290,12 @@ impl Node {
             "hostport" => self.host_port(rest, now)?,
             "service" => self.tables.service_applied(&serde_json::from_str(rest)?, now),
             "slice" => self.tables.slice_applied(&serde_json::from_str(rest)?, now),
-            "start" => self.tables.start(now),
+            "start" => {
+                self.dataplane.apply(&self.tables.start(now))?;
+                self.dataplane.forget_old_layouts();
+                return Ok(String::new());
+            }
+            "grow" => return Ok(self.dataplane.grow_flows()?.to_string()),
             "collect" => return Ok(self.dataplane.collect_flows()?.entries.to_string()),
             "drops" => {
                 let drops = self.dataplane.drops().into_iter().filter(|(_, packets)| *packets > 0);

@@ -1,6 +1,7 @@
 //! Streams and large datagrams on every path: bytes arrive as they were sent, frames carry good checksums, and no stack counts a bad one.
 
 use std::net::SocketAddr;
+use std::slice;
 
 use serde_json::json;
 
@@ -66,11 +67,18 @@ fn send(cluster: &mut Cluster, title: &str, transports: &[Transport]) {
         {
             let to = target(cluster, way, six);
             let client = cluster.clients.get_mut(&(who, hook)).unwrap();
-            client.ask(&[Ask { transport, to, want: 1, tries: 1, patience_ms: 3000, from: None }]);
-            match client.outcomes().remove(0) {
+            let ask = Ask { transport, to, want: 1, tries: 1, patience_ms: 1500, from: None };
+            client.ask(slice::from_ref(&ask));
+            let mut outcome = client.outcomes().remove(0);
+            if six && matches!((transport, &outcome), (Transport::Echo(_), Outcome::Silent)) {
+                // Nobody but the sender fragments in IPv6: the first datagram may only teach it the size of the way.
+                client.ask(&[ask]);
+                outcome = client.outcomes().remove(0);
+            }
+            match outcome {
                 Outcome::Answered(sights) if sights.iter().all(|sight| sight.peer == to) => {}
                 outcome => {
-                    wrong.push(format!("{who:?} by {hook:?}, {way:?} {to}, {transport:?}: {outcome:?}"))
+                    wrong.push(format!("{who:?} by {hook:?}, {way:?} {to}, {transport:?}: {outcome:?}"));
                 }
             }
         }
@@ -101,12 +109,12 @@ pub fn captured(cluster: &mut Cluster, title: &str) {
     no_stack_has_seen_a_bad_checksum(cluster, title);
 }
 
-/// More on every path: 16 blocks of 256 KiB each way.
+/// More on every path: 8 blocks of 256 KiB each way.
 pub fn whole(cluster: &mut Cluster, title: &str) {
     publish(cluster);
-    send(cluster, title, &[Transport::Stream(16), Transport::Echo(1400), Transport::Echo(20_000)]);
+    send(cluster, title, &[Transport::Stream(8), Transport::Echo(1400), Transport::Echo(20_000)]);
     no_stack_has_seen_a_bad_checksum(cluster, title);
-    println!("ok: {title}: {} MiB on each of {} paths", 2 * 16 / 4, PATHS.len() * 2);
+    println!("ok: {title}: {} MiB on each of {} paths", 2 * 8 / 4, PATHS.len() * 2);
 }
 
 #[track_caller]

@@ -3,6 +3,7 @@
 //! The uplinks of the fabric complete checksums before a frame leaves (no offloads), so every frame there must be right: of the IPv4
 //! header, and of TCP, UDP and ICMP. Fragments are counted and not judged.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -49,6 +50,30 @@ impl Captures {
     }
 }
 
+/// The IP packets of a capture file (pcap, little endian, Ethernet), with their EtherType.
+fn packets(file: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    assert_eq!(file[..4], [0xd4, 0xc3, 0xb2, 0xa1], "a capture file");
+    let mut rest = &file[24..];
+    std::iter::from_fn(move || {
+        let (header, after) = rest.split_at_checked(16)?;
+        let length = u32::from_le_bytes(header[8..12].try_into().ok()?) as usize;
+        // A capture that was cut off ends with half a frame.
+        let (frame, after) = after.split_at_checked(length)?;
+        rest = after;
+        Some((u16::from_be_bytes([frame[12], frame[13]]), &frame[14..]))
+    })
+}
+
+/// How many packets of a capture file come from this address.
+pub fn count_from(file: &[u8], address: IpAddr) -> usize {
+    let source = |(kind, packet): &(u16, &[u8])| match (kind, address) {
+        (0x0800, IpAddr::V4(address)) => packet[12..16] == address.octets(),
+        (0x86dd, IpAddr::V6(address)) => packet[8..24] == address.octets(),
+        _ => false,
+    };
+    packets(file).filter(source).count()
+}
+
 /// What was found in captures.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -61,26 +86,17 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Judges a capture file (pcap, little endian, Ethernet).
+    /// Judges a capture file.
     pub fn add(&mut self, port: usize, file: &[u8]) {
-        assert_eq!(file[..4], [0xd4, 0xc3, 0xb2, 0xa1], "a capture file");
-        let mut rest = &file[24..];
-        while let Some((header, after)) = rest.split_at_checked(16) {
-            let length = u32::from_le_bytes(header[8..12].try_into().unwrap()) as usize;
-            // A capture that was cut off ends with half a frame.
-            let Some((frame, after)) = after.split_at_checked(length) else { return };
-            if let Err(what) = self.frame(frame) {
-                self.wrong.push(format!("port {port}: {what}: {:02x?}", &frame[..frame.len().min(74)]));
+        for (kind, packet) in packets(file) {
+            let verdict = match kind {
+                0x0800 => self.ipv4(packet),
+                0x86dd => self.ipv6(packet),
+                _ => Ok(()),
+            };
+            if let Err(what) = verdict {
+                self.wrong.push(format!("port {port}: {what}: {:02x?}", &packet[..packet.len().min(60)]));
             }
-            rest = after;
-        }
-    }
-
-    fn frame(&mut self, frame: &[u8]) -> Result<(), &'static str> {
-        match frame[12..14] {
-            [0x08, 0x00] => self.ipv4(&frame[14..]),
-            [0x86, 0xdd] => self.ipv6(&frame[14..]),
-            _ => Ok(()),
         }
     }
 

@@ -220,16 +220,7 @@ fn question(ask: &Ask) -> io::Result<Sight> {
         Transport::Echo(length) => {
             let socket = UdpSocket::bind(any)?;
             socket.set_read_timeout(patience)?;
-            let mut sent = vec![b'.'; usize::from(length)];
-            sent[..ECHO.len()].copy_from_slice(ECHO);
-            sent.iter_mut().skip(ECHO.len()).enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8);
-            socket.send_to(&sent, ask.to)?;
-            let mut buffer = vec![0; 1 << 16];
-            let (length, from) = socket.recv_from(&mut buffer)?;
-            if buffer[..length] != sent {
-                return Err(io::Error::other(format!("{length} bytes came back, not the same")));
-            }
-            (format!("echo {}", any.ip()), from)
+            (format!("echo {}", any.ip()), echo(&socket, ask.to, length)?)
         }
         Transport::Bind => {
             let own = SocketAddr::new(any.ip(), ask.to.port());
@@ -240,6 +231,21 @@ fn question(ask: &Ask) -> io::Result<Sight> {
     let (backend, seen) = text.trim().split_once(' ').ok_or_else(|| io::Error::other("half an answer"))?;
     let seen = seen.parse().map_err(io::Error::other)?;
     Ok(Sight { backend: backend.to_owned(), seen, peer })
+}
+
+/// Sends a datagram of this length, which must come back as it was; from where it came.
+fn echo(socket: &UdpSocket, to: SocketAddr, length: u16) -> io::Result<SocketAddr> {
+    let mut sent = vec![b'.'; usize::from(length)];
+    sent[..ECHO.len()].copy_from_slice(ECHO);
+    sent.iter_mut().skip(ECHO.len()).enumerate().for_each(|(at, byte)| *byte = (at % 251) as u8);
+    socket.send_to(&sent, to)?;
+    let mut buffer = vec![0; 1 << 16];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    if buffer[..length] == sent {
+        Ok(from)
+    } else {
+        Err(io::Error::other(format!("{length} bytes came back, not the same")))
+    }
 }
 
 /// Connects; `SO_SNDTIMEO` counts for `connect`, too (socket(7)).

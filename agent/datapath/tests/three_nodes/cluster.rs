@@ -163,6 +163,13 @@ impl Cluster {
         Place { namespace, cgroup: (hook == Hook::Socket).then(|| self.fabric.cgroup(node)) }
     }
 
+    /// The uids of a node's pods.
+    pub fn pods_of(&self, node: usize) -> Vec<String> {
+        let uid = |prefix: &str| format!("uid-{prefix}{node}");
+        let backend = self.backends.contains_key(&node).then(|| uid("b"));
+        backend.into_iter().chain(self.pods.contains_key(&node).then(|| uid("c"))).collect()
+    }
+
     /// The own address of a client, in IPv4 or IPv6.
     pub fn address_of(&self, who: Who, six: bool) -> IpAddr {
         match who {

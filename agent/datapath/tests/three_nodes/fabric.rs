@@ -93,8 +93,10 @@ impl Fabric {
         ));
         run(&format!("ip -n {bridge} link set {name} master {segment} up"));
         if !self.plan.offloads {
-            // What a real NIC needs not: a veth hands packets over without the checksum that XDP wants to find.
+            // What a real NIC needs not: a veth hands packets over without the checksum that XDP wants to find, and so does a port that
+            // cuts up what another has put together.
             run(&format!("ip netns exec {namespace} ethtool -K eth0 tx off"));
+            run(&format!("ip netns exec {bridge} ethtool -K {name} tx off"));
         }
         for (address, length) in [(self.address4(member), 24), (self.address6(member), 64)] {
             run(&format!("ip -n {namespace} address add {address}/{length} dev eth0 nodad"));
@@ -121,9 +123,9 @@ impl Fabric {
         run(&format!(
             "ip netns exec {router} sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1"
         ));
-        for member in 0..MEMBERS.len() {
+        for (member, name) in MEMBERS.iter().enumerate() {
             let (other, own) = if self.behind_router(member) { (78, 79) } else { (79, 78) };
-            let namespace = self.full(MEMBERS[member]);
+            let namespace = self.full(name);
             run(&format!("ip -n {namespace} route add 172.31.{other}.0/24 via 172.31.{own}.254"));
             run(&format!("ip -n {namespace} route add fd31:{other}::/64 via fd31:{own}::fe"));
         }

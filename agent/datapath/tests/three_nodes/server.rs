@@ -64,13 +64,13 @@ fn answer(mut stream: TcpStream, name: &str) {
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     while lines.read_line(&mut line).is_ok_and(|length| length > 0) {
-        if let Some(blocks) = line.strip_prefix(BLOCKS).and_then(|count| count.trim().parse().ok()) {
-            if let Err(error) =
-                stream::take(&mut lines, blocks).and_then(|()| stream::give(&mut stream, blocks))
-            {
-                eprintln!("{name}: a stream from {peer}: {error}");
-                return;
-            }
+        let blocks = line.strip_prefix(BLOCKS).and_then(|count| count.trim().parse().ok());
+        let carried = blocks.map_or(Ok(()), |count| {
+            stream::take(&mut lines, count).and_then(|()| stream::give(&mut stream, count))
+        });
+        if let Err(error) = carried {
+            eprintln!("{name}: a stream from {peer}: {error}");
+            return;
         }
         if stream.write_all(format!("{name} {}\n", peer.ip().to_canonical()).as_bytes()).is_err() {
             return;

@@ -11,7 +11,7 @@ fn check(cluster: &Cluster, what: &str, to: &str, port: u16, backend: usize) {
     let name = ["a", "b"][backend];
     let place = cluster.by_packet();
     let direct =
-        cluster.backends[backend].iter().find(|address| address.is_ipv4() == !to.contains(':')).unwrap();
+        cluster.backends[backend].iter().find(|address| address.is_ipv4() != to.contains(':')).unwrap();
     let mut failed = Vec::new();
     for round in 0..ROUNDS {
         let from = (0..40)
