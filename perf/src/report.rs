@@ -53,7 +53,7 @@ fn facts(environment: &Environment) -> Vec<(String, String)> {
         pairs.iter().map(|(name, value)| format!("{name}: {value}")).collect::<Vec<_>>().join("; ")
     };
     let fixed = [
-        ("time (seconds since 1970)", environment.time.to_string()),
+        ("time", time(environment.time)),
         ("command", environment.command.clone()),
         ("revision", environment.revision.clone()),
         ("kernel", environment.kernel.clone()),
@@ -71,6 +71,12 @@ fn facts(environment: &Environment) -> Vec<(String, String)> {
         .filter(|(_, value)| !value.is_empty())
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// Seconds since 1970 as a date.
+fn time(seconds: u64) -> String {
+    let stamp = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    stamp.map_or_else(|| format!("{seconds} s since 1970"), |stamp| stamp.to_string())
 }
 
 /// What a reader must know before the first figure.

@@ -163,9 +163,10 @@ fn run_into(args: &Suite, told: &mut dyn FnMut(Line) -> Result<()>) -> Result<()
     let counts: &[usize] = if args.quick { &[10] } else { &args.services };
     let only = args.only.as_deref();
     let reference = Lane::new(wanted(counts)[0], &echo, false)?;
-    told(Line::Environment(
-        reference.topology.client.inside(|| Ok(Environment::record().with_offloads("eth0")))?,
-    ))?;
+    // Settings are those of the host; the device is the lane's.
+    let environment = Environment::record();
+    let environment = reference.topology.client.inside(|| Ok(environment.with_offloads("eth0")))?;
+    told(Line::Environment(environment))?;
     let mut told_results = |outcome: Outcome| {
         if only.is_none_or(|only| outcome.name().contains(only)) {
             told(Line::Result(outcome))

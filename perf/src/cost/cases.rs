@@ -55,6 +55,11 @@ const NEW_UDP: &str = "service node:30080/udp -> 10.244.2.9:8080\nat xdp\n\
     in client>uplink 64 udp 172.30.0.3:40000>172.30.0.11:30080 +18 nosum";
 const NEW_MAGLEV: &str = "service maglev node:30080/tcp -> 10.244.2.9:8080 10.244.2.10:8080 10.244.2.11:8080\nat xdp\n\
     in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S";
+const NEW_DSR: &str = "service dsr maglev node:30080/tcp -> 10.244.2.9:8080 10.244.2.10:8080 10.244.2.11:8080\nat xdp\n\
+    in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S";
+const KNOWN_DSR: &str = "service dsr maglev node:30080/tcp -> 10.244.2.9:8080\nat xdp\n\
+    in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S\n\
+    in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 A +50";
 const NEW_CLUSTER: &str = "service 10.96.0.10:80/tcp -> 10.244.2.9:8080\nat pod 5\n\
     in pod5>host5 64 tcp 10.244.1.5:40000>10.96.0.10:80 S";
 
@@ -83,5 +88,7 @@ pub(crate) const CASES: &[Case] = &[
     case("XDP, new flow, entry, TCP, IPv6", true, Vary::Flow, TX, NEW_TCP),
     case("XDP, new flow, entry, UDP, IPv4", false, Vary::Flow, TX, NEW_UDP),
     case("XDP, new flow, Maglev, TCP, IPv4", false, Vary::Flow, TX, NEW_MAGLEV),
+    case("XDP, new flow, Maglev, direct return, TCP, IPv4", false, Vary::Flow, TX, NEW_DSR),
+    case("XDP, established, direct return, TCP, IPv4", false, Vary::Nothing, TX, KNOWN_DSR),
     case("tc, new flow, pod to ClusterIP, TCP, IPv4", false, Vary::Port, REDIRECT, NEW_CLUSTER),
 ];

@@ -9,8 +9,18 @@ use crate::results::{Outcome, Unit};
 
 const SIZE: (u32, u32) = (560, 340);
 
-/// A colour that most people tell from the others, by lane (Okabe and Ito).
-fn colour(lane: &str) -> RGBColor {
+/// Colours that most people tell from each other (Okabe and Ito), for lanes without one of their own.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(86, 180, 233),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(230, 159, 0),
+];
+
+/// The colour of a lane: of known ones always the same, of others by `index`.
+fn colour(lane: &str, index: usize) -> RGBColor {
     match lane {
         "beeline" => RGBColor(230, 159, 0),
         "beeline-xdp" => RGBColor(213, 94, 0),
@@ -18,7 +28,7 @@ fn colour(lane: &str) -> RGBColor {
         "nftables" => RGBColor(0, 158, 115),
         "conntrack" => RGBColor(204, 121, 167),
         "none" | "direct" => RGBColor(90, 90, 90),
-        _ => RGBColor(86, 180, 233),
+        _ => COLOURS[index % COLOURS.len()],
     }
 }
 
@@ -157,8 +167,8 @@ fn lines(axes: &Axes, series: &[Series]) -> Result<String> {
             .y_label_formatter(&y_label)
             .draw()
             .map_err(|error| anyhow!("{error}"))?;
-        for (name, lane, points) in series {
-            let style = colour(lane).stroke_width(2);
+        for (index, (name, lane, points)) in series.iter().enumerate() {
+            let style = colour(lane, index).stroke_width(2);
             let points = points.iter().map(|(x, y)| (*x, on_y(*y)));
             chart
                 .draw_series(LineSeries::new(points, style))
@@ -243,8 +253,11 @@ fn bars(title: &str, bars: &[Bar]) -> Result<Option<String>> {
             let y = 40 + row * index as i32;
             say(name, (label - 8, y), 12, true)?;
             let end = label + ((f64::from(width as i32 - label - 70)) * value / most) as i32;
-            area.draw(&Rectangle::new([(label, y - 6), (end.max(label + 1), y + 6)], colour(lane).filled()))
-                .map_err(|error| anyhow!("{error}"))?;
+            area.draw(&Rectangle::new(
+                [(label, y - 6), (end.max(label + 1), y + 6)],
+                colour(lane, 0).filled(),
+            ))
+            .map_err(|error| anyhow!("{error}"))?;
             say(&short(*value), (end + 6, y), 12, false)?;
         }
         area.present().map_err(|error| anyhow!("{error}"))?;

@@ -29,12 +29,22 @@ fn column(outcome: &Outcome) -> String {
     format!("{}{services}", outcome.lane)
 }
 
+/// The unit in which a value is read best, and what it is multiplied with.
+fn scaled(unit: Unit, value: f64) -> (Unit, f64) {
+    match unit {
+        Unit::Seconds if value < 0.01 => (Unit::Microseconds, 1e6),
+        unit => (unit, 1.0),
+    }
+}
+
 /// A value with its interval, with as many digits as it deserves.
 pub(super) fn value(unit: Unit, estimate: &Estimate) -> String {
-    let Estimate { value, interval: [low, high] } = *estimate;
+    let (unit, factor) = scaled(unit, estimate.value);
+    let [value, low, high] =
+        [estimate.value, estimate.interval[0], estimate.interval[1]].map(|value| value * factor);
     let digits = match unit {
         Unit::Ratio => 3,
-        Unit::Seconds => 4,
+        Unit::Seconds => 2,
         Unit::Nanoseconds | Unit::Microseconds => 1,
         Unit::Rate => 0,
     };
