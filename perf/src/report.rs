@@ -1,6 +1,7 @@
 //! `perf report`: results as a page (self-contained HTML, plots inside) and as Markdown. It computes nothing: what it
 //! shows is in the results.
 
+mod bounds;
 mod html;
 mod markdown;
 mod plots;

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use anyhow::Result;
 
+use super::bounds::{self, Bound};
 use super::table::Table;
 use super::{NOTES, Report, facts, plots};
 
@@ -15,6 +16,7 @@ table { border-collapse: collapse; display: block; overflow-x: auto; font-varian
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
 td.own { background: #fff6d6; } .notes { color: #555; font-size: .85rem; }
+td.met { background: #dff3e4; } td.missed { background: #f8dcd6; }
 .facts td { text-align: left; white-space: normal; vertical-align: top; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots svg { max-width: 100%; height: auto; border: 1px solid #eee; }
 ";
@@ -31,6 +33,7 @@ pub(super) fn page(report: &Report) -> Result<String> {
         let _ = writeln!(text, "<li>{}</li>", escape(note));
     }
     text.push_str("</ul>\n");
+    bound_table(report, &mut text);
     for group in report.groups() {
         let _ = writeln!(text, "<h2>{}</h2>", escape(group));
         table(&Table::of(report, group), &mut text);
@@ -48,6 +51,28 @@ pub(super) fn page(report: &Report) -> Result<String> {
     }
     text.push_str("</body>\n</html>\n");
     Ok(text)
+}
+
+fn bound_table(report: &Report, text: &mut String) {
+    let bounds = bounds::of(report);
+    if bounds.is_empty() {
+        return;
+    }
+    text.push_str("<h2>Bounds</h2>\n<table>\n<tr><th></th><th>limit</th><th>seen</th><th></th></tr>\n");
+    for bound in bounds {
+        let Bound { what, limit, seen, verdict } = bound;
+        let class = match verdict {
+            "met" => "met",
+            "not met" => "missed",
+            _ => "open",
+        };
+        let _ = writeln!(
+            text,
+            "<tr><td>{}</td><td>{limit}</td><td>{seen}</td><td class=\"{class}\">{verdict}</td></tr>",
+            escape(&what)
+        );
+    }
+    text.push_str("</table>\n");
 }
 
 fn table(table: &Table, text: &mut String) {

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::bounds::{self, Bound};
 use super::table::Table;
 use super::{NOTES, Report, facts};
 
@@ -11,6 +12,14 @@ pub(super) fn page(report: &Report) -> String {
     for note in NOTES {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "* {note}");
+    }
+    let bounds = bounds::of(report);
+    if !bounds.is_empty() {
+        text.push_str("\n## Bounds\n\n| what | limit | seen | |\n|---|---|---|---|\n");
+    }
+    for bound in bounds {
+        let Bound { what, limit, seen, verdict } = bound;
+        let _ = writeln!(text, "| {} | {limit} | {seen} | {verdict} |", escape(&what));
     }
     for group in report.groups() {
         let _ = write!(text, "\n## {group}\n\n");
