@@ -38,9 +38,9 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
         });
     }
     report.check("closed connections give their ports back", || {
-        eventually(CLOSED, || match agent::metric(&entry, "beeline_snat_ports_in_use")? {
+        eventually(CLOSED, || match agent::metric(&entry, "beeline_snat_connections")? {
             0.0 => Ok(()),
-            ports => bail!("{ports} ports are in use"),
+            ports => bail!("{ports} connections hold a port"),
         })?;
         let few = Load { long: 2, short_per_minute: 60, udp_rate: 0 };
         let soak = Soak::start(plan, &client(&targets), few)?;
