@@ -1,7 +1,7 @@
 //! Streams and large datagrams on every path: bytes arrive as they were sent, frames carry good checksums, and no stack counts a bad one.
 
 use std::net::SocketAddr;
-use std::slice;
+use std::{iter, slice};
 
 use serde_json::json;
 
@@ -109,10 +109,12 @@ pub fn captured(cluster: &mut Cluster, title: &str) {
     no_stack_has_seen_a_bad_checksum(cluster, title);
 }
 
-/// More on every path: 8 blocks of 256 KiB each way.
-pub fn whole(cluster: &mut Cluster, title: &str) {
+/// More on every path: 8 blocks of 256 KiB each way, and datagrams of these many bytes.
+pub fn whole(cluster: &mut Cluster, title: &str, datagrams: &[u16]) {
     publish(cluster);
-    send(cluster, title, &[Transport::Stream(8), Transport::Echo(1400), Transport::Echo(20_000)]);
+    let echoes = datagrams.iter().map(|length| Transport::Echo(*length));
+    let transports: Vec<Transport> = iter::once(Transport::Stream(8)).chain(echoes).collect();
+    send(cluster, title, &transports);
     no_stack_has_seen_a_bad_checksum(cluster, title);
     println!("ok: {title}: {} MiB on each of {} paths", 2 * 8 / 4, PATHS.len() * 2);
 }
