@@ -6,7 +6,7 @@ use std::process::Command;
 use std::thread;
 
 use abi::config::CONFIG_GLOBAL;
-use abi::maps::{self, MapKind};
+use abi::maps::{self, MapKind, MapSpec};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use aya::maps::{Array, HashMap, MapData, ProgramArray};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
@@ -55,6 +55,16 @@ fn leave_network() -> rustix::io::Result<()> {
     rustix::thread::unshare(UnshareFlags::NEWNET)
 }
 
+/// The size of a table that is made smaller. Arrays of flows, and of rotors, have sizes that the programs know.
+fn small(map: &MapSpec) -> Option<u32> {
+    let lru = matches!(map.kind, MapKind::LruHash | MapKind::LruHashPerCpuLists);
+    match map.name.contains("flow") {
+        _ if map.entries <= ENTRIES as usize || map.name == maps::ROTOR.name => None,
+        true => lru.then_some(FLOW_ENTRIES),
+        false => Some(ENTRIES),
+    }
+}
+
 /// Beeline's programs with small tables.
 pub(crate) struct Tables {
     pub(crate) ebpf: Ebpf,
@@ -65,11 +75,10 @@ impl Tables {
     /// Loads the object at `path` with these features of `abi::config`.
     pub(crate) fn load(path: &Path, features: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
-        for map in
-            maps::MAPS.iter().filter(|map| map.entries > ENTRIES as usize && map.name != maps::ROTOR.name)
-        {
-            let flows = [maps::FLOW4.name, maps::FLOW6.name, maps::FLOWQ4.name, maps::FLOWQ6.name];
-            loader.map_max_entries(map.name, if flows.contains(&map.name) { FLOW_ENTRIES } else { ENTRIES });
+        for map in maps::MAPS {
+            if let Some(entries) = small(map) {
+                loader.map_max_entries(map.name, entries);
+            }
         }
         let config = abi::Config { features, ..world::config() };
         let ebpf = loader

@@ -38,6 +38,9 @@ pub(super) struct Totals {
     failures: Failures,
     /// The longest time between two answers on a socket.
     longest_gap_ms: f64,
+    /// How often a socket was connected anew: whoever serves it may end a connected socket whose backend has left, and
+    /// tells it by an error.
+    reconnects: u64,
     /// Answers by pod.
     pods: BTreeMap<String, u64>,
 }
@@ -120,7 +123,12 @@ impl Flow {
         loop {
             tokio::select! {
                 biased;
-                received = socket.recv(&mut buffer) => self.received(&buffer, received),
+                received = socket.recv(&mut buffer) => {
+                    if received.as_ref().is_err_and(wants_connect) {
+                        self.connect_again(&socket).await;
+                    }
+                    self.received(&buffer, received);
+                }
                 more = self.run.sleep(next.saturating_duration_since(Instant::now())) => {
                     if !more {
                         break;
@@ -137,7 +145,14 @@ impl Flow {
 
     async fn send(&self, socket: &UdpSocket) {
         let number = self.sent.borrow().answers.len();
-        match socket.send(format!("U{}-{number}", self.index).as_bytes()).await {
+        let text = format!("U{}-{number}", self.index);
+        let mut result = socket.send(text.as_bytes()).await;
+        if result.as_ref().is_err_and(wants_connect) {
+            // What could not be sent is sent on the connection that follows: it counts once.
+            self.connect_again(socket).await;
+            result = socket.send(text.as_bytes()).await;
+        }
+        match result {
             Ok(_) => {
                 self.sent.borrow_mut().push();
                 self.run.totals.borrow_mut().udp.sent += 1;
@@ -171,10 +186,24 @@ impl Flow {
         sent.answered_by(pod(&answer));
     }
 
+    /// What a client does whose socket has lost its peer.
+    async fn connect_again(&self, socket: &UdpSocket) {
+        self.run.totals.borrow_mut().udp.reconnects += 1;
+        if let Err(error) = socket.connect(self.target).await {
+            self.failed("connect", &error);
+        }
+    }
+
     fn failed(&self, step: &str, error: &io::Error) {
         let what = format!("datagrams to {}", self.target);
         self.run.totals.borrow_mut().udp.failures.add(&format!("{step}: {}", reason(error)), &what);
     }
+}
+
+/// Whether an error says that the socket is connected to nobody any more: it was aborted, or has no peer (udp(7)).
+fn wants_connect(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::NotConnected)
+        || error.raw_os_error() == Some(rustix::io::Errno::DESTADDRREQ.raw_os_error())
 }
 
 impl Drop for Flow {
@@ -202,6 +231,18 @@ impl Drop for Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_without_peer_is_connected_anew() {
+        for (number, wanted) in [
+            (rustix::io::Errno::DESTADDRREQ, true),
+            (rustix::io::Errno::CONNABORTED, true),
+            (rustix::io::Errno::NOTCONN, true),
+            (rustix::io::Errno::CONNREFUSED, false),
+        ] {
+            assert_eq!(wants_connect(&number.into()), wanted, "{number:?}");
+        }
+    }
 
     #[test]
     fn lost_datagrams_are_runs_with_the_pod_that_had_answered_last() {
