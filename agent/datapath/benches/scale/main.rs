@@ -200,11 +200,10 @@ struct Load {
 fn load(case: &Case, dataplane: &Dataplane, tables: &mut Tables) -> Result<Load, Failure> {
     let mut load = Load::default();
     for index in 0..case.cluster.services {
-        for service in [case.cluster.service(index)] {
-            let begun = Instant::now();
-            dataplane.apply(&tables.service_applied(&service, dataplane.now_ms()))?;
-            load.taken += begun.elapsed();
-        }
+        let service = case.cluster.service(index);
+        let begun = Instant::now();
+        dataplane.apply(&tables.service_applied(&service, dataplane.now_ms()))?;
+        load.taken += begun.elapsed();
         for slice in case.cluster.slices(index) {
             let begun = Instant::now();
             dataplane.apply(&tables.slice_applied(&slice, dataplane.now_ms()))?;
