@@ -9,6 +9,7 @@
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use abi::maps::{self as spec, MapKind, MapSpec};
 
@@ -24,6 +25,9 @@ pub struct CarryError {
     /// What the kernel said.
     pub source: io::Error,
 }
+
+/// For how long a program that was replaced may still be at work on a packet; far more than one takes.
+const LAST_RUN: Duration = Duration::from_millis(20);
 
 /// Tables that programs write and on which connections depend.
 const FLOWS: &[MapSpec] =
@@ -48,6 +52,9 @@ impl Carrying {
                 tables.push((*spec, RawMap::open(old).map_err(failed)?, RawMap::open(&new).map_err(failed)?));
             }
         }
+        // Programs move pairs from the embryonic tables to the established ones: read in this order, a pair that moves meanwhile is met in
+        // one of them.
+        tables.sort_by_key(|(spec, _, _)| ![spec::FLOWQ4.name, spec::FLOWQ6.name].contains(&spec.name));
         Ok(Self { tables })
     }
 
@@ -83,7 +90,7 @@ impl Carrying {
         })
     }
 
-    /// Merges again and again while `change` runs, and once after it.
+    /// Merges again and again while `change` runs, and after it until the last run of an old program is over.
     pub fn merge_during<T, E: From<CarryError>>(
         &self,
         change: impl FnOnce() -> Result<T, E>,
@@ -97,6 +104,8 @@ impl Carrying {
                 while !over.load(Ordering::Acquire) {
                     self.merge()?;
                 }
+                self.merge()?;
+                std::thread::sleep(LAST_RUN);
                 self.merge()
             });
             let changed = change();
