@@ -22,7 +22,8 @@ pub const KIND_DROP: u8 = 4;
 /// `ifindex` is the VXLAN device, `underlay` the interface that the outer packet leaves by, `smac` and `dmac` its frame.
 pub const KIND_TUNNEL: u8 = 5;
 
-/// Hardware address of every node's VXLAN device, so that inner frames need no neighbour discovery.
+/// Both addresses of inner frames that programs send, so that nothing needs to be discovered. No device has it: the hook of the VXLAN
+/// device takes whatever comes.
 pub const TUNNEL_MAC: Mac = Mac::from_bytes([0x02, 0x62, 0x6c, 0x76, 0x78, 0x01]);
 /// VXLAN network identifier of packets between pods and nodes.
 pub const VNI_PODS: u32 = 1;

@@ -212,6 +212,12 @@ fn from_pod<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening: &mu
     {
         opening.src = F::snat(config);
         opening.flags |= flags::SNAT;
+    } else if config.features & features::TUNNEL != 0 && is_on_other_node(&choice.backend) {
+        // A node's own process: routers in between know the node, but not the pod.
+        let tunnel = tables.node(choice.backend.addr).map_or(0, |node| node.tunnel);
+        if tunnel != 0 {
+            opening.nexthop = tunnel;
+        }
     }
 }
 
@@ -235,6 +241,12 @@ fn from_outside<F: Family, T: Tables<F>>(tables: T, choice: &Choice<F>, opening:
             opening.flags |= flags::SNAT;
         }
     }
+}
+
+/// Whether the backend is in another node's own network namespace.
+#[inline(always)]
+const fn is_on_other_node<F: Family>(backend: &Backend<F>) -> bool {
+    backend.flags & (backend::flags::LOCAL | backend::flags::HOST) == backend::flags::HOST
 }
 
 /// Backends in this node's own network namespace are reached through the stack.
@@ -262,7 +274,7 @@ fn prepare<F: Family, P: Packet, T: Tables<F>>(
 ) {
     let backend = &choice.backend;
     // Nodes are few and irregular: their next hop is looked up once and kept in the flow.
-    let remote_host = backend.flags & (backend::flags::LOCAL | backend::flags::HOST) == backend::flags::HOST;
+    let remote_host = is_on_other_node(backend);
     opening.client = headers.tuple;
     opening.src = headers.tuple.src;
     opening.dst = backend.addr;

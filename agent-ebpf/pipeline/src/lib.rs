@@ -22,7 +22,8 @@
 //! - The sender of a packet with IPv4 options or IPv6 extension headers that is too large for its way is not told, first fragments aside.
 //! - Clients are hidden behind one address a family.
 //! - A pod that uses one TCP port towards a service on packets and, while that connection lives, straight to the service's backend gets
-//!   the answers from the service; with UDP too, where XDP leaves no note for tcx.
+//!   the answers from the service; with UDP too, where XDP leaves no note for tcx. `METADATA` must be off where a driver
+//!   has no room for notes: a datagram that XDP has translated would be taken for one straight to the backend.
 //! - Sockets of a service with Maglev choose at random: they have no source port yet.
 //! - A pod's sockets leave addresses with source ranges to the packets, which show the pod's address.
 //! - A dual-stack socket that wants IPv6 only is kept off IPv4's node ports too.

@@ -36,11 +36,11 @@ pub fn echo<F: Wire, P: Packet, T: Tables<F>>(
     if headers.tuple.proto != F::ICMP {
         return Continue(());
     }
-    answer::<F, P, T>(pkt, tables, headers, matches!(place, Place::Service)).into()
+    echo_reply::<F, P, T>(pkt, tables, headers, matches!(place, Place::Service)).into()
 }
 
 #[inline(never)]
-fn answer<F: Wire, P: Packet, T: Tables<F>>(
+fn echo_reply<F: Wire, P: Packet, T: Tables<F>>(
     pkt: &mut P,
     tables: T,
     headers: &Headers<F::Addr>,
