@@ -2,6 +2,7 @@
 //! own, and the figures of proxies that do not run here.
 
 pub(crate) mod iptables;
+pub(crate) mod load;
 pub(crate) mod nftables;
 pub(crate) mod published;
 pub(crate) mod services;

@@ -152,12 +152,6 @@ impl Bench {
     /// Loads the programs, fills the tables and lets the packets go by that come before the timed one.
     pub(crate) fn new(path: &Path, case: &'static Case) -> Result<Self> {
         let mut tables = Tables::load(path, world::config().features | abi::config::features::XDP)?;
-        for name in ["tcx_pod_in", "tcx_up_in"] {
-            let program: &mut SchedClassifier = tables.ebpf.program_mut(name).context(name)?.try_into()?;
-            program.load().with_context(|| format!("load {name}"))?;
-        }
-        let program: &mut Xdp = tables.ebpf.program_mut("xdp_ns").context("xdp_ns")?.try_into()?;
-        program.load().context("load xdp_ns")?;
         world::furnish(&mut tables);
         let parsed =
             case::parse(&format!("== {}\n{}", case.name, case.text)).map_err(|error| anyhow!(error))?;
@@ -168,7 +162,7 @@ impl Bench {
                 Step::Service(text) => {
                     objects.service(text, case.six, &mut bench.tables).map_err(|error| anyhow!(error))?;
                 }
-                Step::At(hook) => bench.hook = *hook,
+                Step::At(hook) => bench.go_to(*hook)?,
                 Step::In(spec) => {
                     bench.packet = talk.send(spec);
                     let packet = bench.packet.clone();
@@ -181,6 +175,21 @@ impl Bench {
         let verdict = bench.run_once(&bench.packet.clone())?;
         ensure!(verdict == case.verdict, "the program returns {verdict}, and {} was meant", case.verdict);
         Ok(bench)
+    }
+
+    /// Loads the program at a hook, if no packet has been there.
+    fn go_to(&mut self, hook: Hook) -> Result<()> {
+        self.hook = hook;
+        let name = program(hook)?;
+        let program = self.tables.ebpf.program_mut(name).with_context(|| format!("no program {name}"))?;
+        if program.fd().is_ok() {
+            return Ok(());
+        }
+        match hook {
+            Hook::Xdp => <&mut Xdp>::try_from(program)?.load(),
+            _ => <&mut SchedClassifier>::try_from(program)?.load(),
+        }
+        .with_context(|| format!("load {name}"))
     }
 
     /// `struct __sk_buff` of the hook's interface, or nothing for XDP.

@@ -1,7 +1,6 @@
 //! What a lane's node does with services: a table of kinds, each with how it is set up. A lane that cannot be set up
 //! here says why, and keeps its row.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -10,8 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::beeline::{self, Dataplane};
-use super::topology::{self, BACKENDS, ECHO, NODE, NODE_SEGMENT, Topology, program};
+use super::topology::{self, BACKENDS, ECHO, NODE, NODE_SEGMENT, Topology};
 use crate::peers::iptables::{self, ClusterCidr};
+use crate::peers::load::{self, program};
 use crate::peers::nftables;
 use crate::peers::services::{TESTED_IP, TESTED_NODE_PORT, TESTED_PORT, services};
 use crate::traffic::Target;
@@ -105,13 +105,11 @@ impl Lane {
                     add rule ip perf forwarded ct state established accept\n\
                     add chain ip perf sent { type filter hook output priority 0 ; }\n\
                     add rule ip perf sent ct state established accept\n";
-                node.inside(|| feed("nft", &["-f", "-"], table))?;
+                node.inside(|| load::nftables(table))?;
             }
             Kind::Iptables => {
                 let rules = iptables::rules(&all, CLUSTER);
-                let restore = ["iptables-legacy-restore", "iptables-restore"].into_iter().find_map(program);
-                let restore = restore.context("iptables-restore is not installed")?;
-                node.inside(|| feed(&restore.to_string_lossy(), &["--noflush"], &rules))?;
+                node.inside(|| load::iptables(&rules))?;
             }
             Kind::Nftables => {
                 ensure!(
@@ -120,7 +118,7 @@ impl Lane {
                 );
                 let node_ports = [NODE, NODE_SEGMENT];
                 for part in nftables::transactions(&all, CLUSTER, SERVICE_CIDR, &node_ports) {
-                    node.inside(|| feed("nft", &["-f", "-"], &part))?;
+                    node.inside(|| load::nftables(&part))?;
                 }
             }
             Kind::Haproxy => proxy = Some(Proxy::start(&topology)?),
@@ -156,21 +154,6 @@ impl Lane {
 /// The first backend.
 pub(crate) fn direct() -> Target {
     Target { address: BACKENDS[0].into(), echo: ECHO, http: topology::HTTP, reset: false }
-}
-
-/// Runs a program with `text` as its input.
-fn feed(name: &str, arguments: &[&str], text: &str) -> Result<()> {
-    let mut command = Command::new(name);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| format!("run {name}"))?;
-    let mut input = child.stdin.take().context("the program's input")?;
-    // A program that ends early has said why.
-    let written = input.write_all(text.as_bytes());
-    drop(input);
-    let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{name}: {}", said.lines().take(3).collect::<Vec<_>>().join("; "));
-    written.with_context(|| format!("feed {name}"))
 }
 
 /// A proxy in user space; it ends with its lane.

@@ -250,10 +250,3 @@ impl Drop for Topology {
         }
     }
 }
-
-/// A program in the usual directories of programs.
-pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
-    directories.map(|directory| directory.join(name)).find(|path| path.is_file())
-}
