@@ -19,6 +19,7 @@ use crate::alternate::Plan;
 use crate::bpf::generator::{self, Vary};
 use crate::bpf::object::{Hook, Map, MapKind};
 use crate::cost::Loaded;
+use crate::peers::load;
 use crate::statistics::{self, Estimate};
 use crate::traffic::Target;
 
@@ -143,7 +144,7 @@ impl<'a> Stream<'a> {
 
     /// Empties the node's connection table, so that every slice begins alike. Without the program it is left as it is.
     fn forget_flows(&self) {
-        if let Some(conntrack) = topology::program("conntrack") {
+        if let Some(conntrack) = load::program("conntrack") {
             let node = &self.lane.topology.node;
             // An empty table and a lane without one are both said to be errors.
             drop(node.inside(|| Ok(Command::new(conntrack).arg("-F").output()?)));
