@@ -25,7 +25,7 @@ use abi::{
 };
 use aya_ebpf::{
     Global,
-    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_NOEXIST},
+    bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_NOEXIST},
     btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, SkStorage, lpm_trie::Key as LpmKey},
     helpers::{
         bpf_get_prandom_u32,
@@ -39,12 +39,12 @@ use pipeline::{
     tables::{FlowEntry, FlowTable, Insert, Refused, Scratch},
 };
 
+mod sets;
 mod slots;
 
 pub use slots::Slot;
 
 const MAPPED: usize = BPF_F_MMAPABLE as usize;
-const OWN_LISTS: usize = BPF_F_NO_COMMON_LRU as usize;
 const EEXIST: i32 = 17;
 
 #[btf_map(name = "bl1_fe4")]
@@ -101,10 +101,6 @@ static FLOW6: HashMap<FlowKey6, Flow6, { limits::FLOWS }> = HashMap::new();
 static FLOW4_NEXT: HashMap<FlowKey4, Flow4, 1> = HashMap::new();
 #[btf_map(name = "bl1_flow6n")]
 static FLOW6_NEXT: HashMap<FlowKey6, Flow6, 1> = HashMap::new();
-#[btf_map(name = "bl1_flowq4")]
-static FLOWQ4: LruHashMap<FlowKey4, Flow4, { limits::EMBRYONIC_FLOWS }, OWN_LISTS> = LruHashMap::new();
-#[btf_map(name = "bl1_flowq6")]
-static FLOWQ6: LruHashMap<FlowKey6, Flow6, { limits::EMBRYONIC_FLOWS }, OWN_LISTS> = LruHashMap::new();
 #[btf_map(name = "bl1_frag4")]
 static FRAG4: LruHashMap<FragmentKey4, Fragment, { limits::FRAGMENTS }> = LruHashMap::new();
 #[btf_map(name = "bl1_frag6")]
@@ -309,13 +305,17 @@ macro_rules! family_tables {
     ($family:ident, $addr:ty, $flow:ident, $flow_key:ident, $fragment_key:ident, $frontend_key:ident,
      $affinity_key:ident, $client:ident,
      $fe:ident, $srcr:ident, $load:ident, $be:ident, $begen:ident, $podroute:ident, $ep:ident, $epseen:ident, $nodeip:ident,
-     $flows:ident, $next:ident, $flowq:ident, $frag:ident, $aff:ident, $scratch:ident) => {
+     $flows:ident, $next:ident, $frag:ident, $aff:ident, $scratch:ident) => {
         impl FlowEntry<$family> for FlowPtr<$flow> {
             #[inline(always)]
             fn copy_to(&self, out: &mut $flow) {
                 // SAFETY: a live element, and `out` is in another map. The element may be reused for another key while it is
                 // read: the reader checks the signature of its copy. (An assignment would copy by way of the stack.)
                 unsafe { core::ptr::copy_nonoverlapping(self.0, out, 1) };
+                // The signature once more, after all else: see [`sets`].
+                sets::in_order();
+                // SAFETY: as above.
+                out.state.signature = unsafe { (&raw const (*self.0).state.signature).read_volatile() };
             }
 
             #[inline(always)]
@@ -423,7 +423,7 @@ macro_rules! family_tables {
                 match table {
                     FlowTable::Established => $flows.get_ptr_mut(key),
                     FlowTable::Next => $next.get_ptr_mut(key),
-                    FlowTable::Embryonic => $flowq.get_ptr_mut(key),
+                    FlowTable::Embryonic => sets::find::<$flow>(key),
                 }
                 .map(FlowPtr)
             }
@@ -436,14 +436,16 @@ macro_rules! family_tables {
                 value: &$flow,
                 how: Insert,
             ) -> Result<(), Refused> {
+                if matches!(table, FlowTable::Embryonic) {
+                    return sets::insert::<$flow>(key, value, matches!(how, Insert::Replace));
+                }
                 let flags = u64::from(match how {
                     Insert::New => BPF_NOEXIST,
                     Insert::Replace => BPF_ANY,
                 });
                 match table {
                     FlowTable::Established => $flows.insert(key, value, flags),
-                    FlowTable::Next => $next.insert(key, value, flags),
-                    FlowTable::Embryonic => $flowq.insert(key, value, flags),
+                    _ => $next.insert(key, value, flags),
                 }
                 .map_err(|errno| if errno == -EEXIST { Refused::Exists } else { Refused::Full })
             }
@@ -454,7 +456,10 @@ macro_rules! family_tables {
                 let _: Result<(), i32> = match table {
                     FlowTable::Established => $flows.remove(key),
                     FlowTable::Next => $next.remove(key),
-                    FlowTable::Embryonic => $flowq.remove(key),
+                    FlowTable::Embryonic => {
+                        <$flow as sets::Value>::remove(key);
+                        Ok(())
+                    }
                 };
             }
 
@@ -504,7 +509,6 @@ family_tables!(
     NODEIP4,
     FLOW4,
     FLOW4_NEXT,
-    FLOWQ4,
     FRAG4,
     AFF4,
     SCRATCH4
@@ -529,7 +533,6 @@ family_tables!(
     NODEIP6,
     FLOW6,
     FLOW6_NEXT,
-    FLOWQ6,
     FRAG6,
     AFF6,
     SCRATCH6

@@ -23,6 +23,7 @@ pub mod affinity;
 pub mod backend;
 pub mod config;
 pub mod flow;
+pub mod flow_set;
 pub mod fragment;
 pub mod frontend;
 pub mod limits;

@@ -20,8 +20,8 @@ pub const ENDPOINTS: usize = 65_536;
 pub const NODE_ADDRESSES: usize = 16_384;
 /// Established flow entries (two for a translated connection), per family.
 pub const FLOWS: usize = 262_144;
-/// Flow entries not yet answered, per family.
-pub const EMBRYONIC_FLOWS: usize = 65_536;
+/// Sets of four flow entries not yet answered, per family: a power of two, which the programs use as a mask.
+pub const FLOW_SETS: usize = 16_384;
 /// Datagrams in fragments at one time, per family.
 pub const FRAGMENTS: usize = 8_192;
 /// Clients of services with affinity, known by their packets, per family.

@@ -13,6 +13,7 @@ use crate::{
     backend::{Backend4, Backend6, GenerationLine, Load},
     config::Control,
     flow::{Flow4, Flow6, FlowKey4, FlowKey6},
+    flow_set::FlowSet,
     fragment::{Fragment, FragmentKey4, FragmentKey6},
     frontend::{Frontend, FrontendKey4, FrontendKey6},
     limits,
@@ -308,16 +309,20 @@ pub const FLOW4_NEXT: MapSpec = MapSpec { name: "bl1_flow4n", entries: 1, ..FLOW
 pub const FLOW6_NEXT: MapSpec = MapSpec { name: "bl1_flow6n", entries: 1, ..FLOW6 };
 /// Unanswered flows, IPv4.
 pub const FLOWQ4: MapSpec = MapSpec {
-    name: "bl1_flowq4",
-    kind: MapKind::LruHashPerCpuLists,
-    entries: limits::EMBRYONIC_FLOWS,
-    writer: "programs; the kernel evicts the oldest",
+    name: "bl1_flowset4",
+    kind: MapKind::MappedArray,
+    key_size: 4,
+    value_size: size_of::<FlowSet<FlowKey4, Flow4>>(),
+    entries: limits::FLOW_SETS,
+    key: "hash of the flow's key",
+    value: "four flows with their keys, a lock",
+    writer: "programs, under the set's lock; the one of a set that is silent for longest gives way",
     stale: "evicted when room is needed",
     ..FLOW4
 };
 /// Unanswered flows, IPv6.
 pub const FLOWQ6: MapSpec =
-    MapSpec { name: "bl1_flowq6", key_size: size_of::<FlowKey6>(), value_size: size_of::<Flow6>(), ..FLOWQ4 };
+    MapSpec { name: "bl1_flowset6", value_size: size_of::<FlowSet<FlowKey6, Flow6>>(), ..FLOWQ4 };
 /// Ports of fragmented datagrams, IPv4.
 pub const FRAG4: MapSpec = MapSpec {
     name: "bl1_frag4",

@@ -145,6 +145,10 @@ impl Kernel {
                 self.put(map, index.as_bytes(), &[0; 4]);
             }
         }
+        for index in 0..bpf::SETS {
+            self.put(maps::FLOWQ4.name, index.as_bytes(), &[0; 384]);
+            self.put(maps::FLOWQ6.name, index.as_bytes(), &[0; 640]);
+        }
         self.written.clear();
         // What the programs write besides: loads of backends and turns of services, numbered from 1.
         for index in 1..16 {

@@ -54,6 +54,9 @@ pub fn leave_network() {
     rustix::thread::unshare(UnshareFlags::NEWNET).unwrap();
 }
 
+/// Sets of unanswered flows.
+pub const SETS: u32 = 256;
+
 /// Loads the object with small tables: each test makes its own. (The numbers of rotors and socket slots are fixed by masks in the programs.)
 pub fn load(path: &Path, config: &Config) -> Ebpf {
     let mut loader = EbpfLoader::new();
@@ -63,6 +66,7 @@ pub fn load(path: &Path, config: &Config) -> Ebpf {
     {
         loader.map_max_entries(map.name, 256);
     }
+    loader.override_global("BL_FLOW_SETS", &SETS, true);
     loader.override_global(CONFIG_GLOBAL, config.as_bytes(), true).load_file(path).unwrap()
 }
 
@@ -101,7 +105,7 @@ impl Sink for Loaded<'_> {
     fn put(&mut self, map: &'static str, key: &[u8], value: &[u8]) {
         let ebpf = &mut *self.0;
         put!(ebpf, map, key, value,
-            arrays: [4, 8, 16, 32, 64, 8192],
+            arrays: [4, 8, 16, 32, 64, 384, 640, 8192],
             ranges: [12, 24],
             hashes: [(8, 4), (8, 8), (24, 8), (4, 16), (16, 16)]);
     }
