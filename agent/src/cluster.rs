@@ -78,7 +78,7 @@ impl Cluster {
         let mut view = View::new(&self.node_name, learned, self.pods.is_some());
         let mut services = pin!(events::<Service>(client.clone(), SERVICES_PAGE, |_| {}));
         let mut slices = pin!(events::<EndpointSlice>(client.clone(), SLICES_PAGE, |_| {}));
-        let mut nodes = pin!(events::<Node>(client, NODES_PAGE, without_images));
+        let mut nodes = pin!(node_events(client));
         let mut patience = pin!(tokio::time::sleep(PODS_PATIENCE));
         let mut patient = self.pods.is_some();
         // Without a kubelet a channel that is closed: its branch below never fires.
@@ -274,6 +274,11 @@ where
     stream.filter_map(|event| async {
         event.inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "watch interrupted; tables stay as they are")).ok()
     })
+}
+
+/// Events of Nodes, without end.
+pub fn node_events(client: Client) -> impl Stream<Item = watcher::Event<Node>> {
+    events::<Node>(client, NODES_PAGE, without_images)
 }
 
 /// Nothing here asks for the names of images.

@@ -124,6 +124,18 @@ pub struct Run {
     /// How nodes on other segments are reached.
     #[arg(long, value_enum, default_value_t = Tunnels::Auto)]
     pub tunnels: Tunnels,
+    /// Whether this agent serves Services, hostPorts and the masquerading of pods, or leaves them to another proxy.
+    #[arg(long, value_enum, default_value_t = DataPlane::On)]
+    pub data_plane: DataPlane,
+}
+
+/// Who serves Services on a node of role `run`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DataPlane {
+    /// Beeline's programs.
+    On,
+    /// Another proxy: pods get interfaces and the kernel's routes, no program is loaded, ports 10249 and 10256 are left free.
+    Off,
 }
 
 /// How nodes on other segments are reached.
@@ -221,6 +233,12 @@ mod tests {
         assert_eq!(run.proxy.node_ip.len(), 2);
         assert_eq!(run.proxy.service_cidr[1].to_string(), "fd00:10:96::/112");
         assert_eq!(run.proxy.healthz_bind_address.port(), 10256);
+        assert_eq!(run.data_plane, DataPlane::On);
+        let off = format!("{line} --data-plane off");
+        let Command::Run(run) = Flags::try_parse_from(off.split_whitespace()).unwrap().command else {
+            panic!("not run")
+        };
+        assert_eq!(run.data_plane, DataPlane::Off);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod progress;
 mod roles;
 mod segment;
 mod state;
+mod unserved;
 mod view;
 
 use anyhow::Result;

@@ -39,7 +39,8 @@ impl Wiring for Served {
 /// The kubelet's network.
 pub struct Pods {
     network: PodNetwork,
-    dataplane: Arc<Dataplane>,
+    /// `None` where another proxy serves.
+    dataplane: Option<Arc<Dataplane>>,
     /// Directory in which the podCIDRs are remembered.
     root: PathBuf,
     /// To whoever follows the cluster.
@@ -52,7 +53,7 @@ impl Pods {
     /// A network whose changes are told to `told`; `root` is the directory in which the podCIDRs are remembered.
     pub fn new(
         network: PodNetwork,
-        dataplane: Arc<Dataplane>,
+        dataplane: Option<Arc<Dataplane>>,
         root: PathBuf,
         told: UnboundedSender<FromPods>,
     ) -> Self {
@@ -88,9 +89,10 @@ impl Pods {
 
     /// Uses these podCIDRs from now on.
     pub fn use_cidrs(&self, cidrs: &[Cidr]) -> Result<(), network::BoxError> {
-        let config =
-            NodeConfig { pod_cidrs: cidrs.iter().map(pair).collect(), ..self.dataplane.node_config() };
-        self.dataplane.reconfigure(config)?;
+        if let Some(dataplane) = &self.dataplane {
+            let pod_cidrs = cidrs.iter().map(pair).collect();
+            dataplane.reconfigure(NodeConfig { pod_cidrs, ..dataplane.node_config() })?;
+        }
         self.network.set_pod_cidrs(cidrs)?;
         state::store(&self.root, cidrs)?;
         self.tell(FromPods::Ranges);
@@ -167,7 +169,7 @@ impl PodNetworking for Pods {
                 }
             }
             self.tell(FromPods::Complete);
-            let left_over = self.dataplane.drop_unclaimed_pods();
+            let left_over = self.dataplane.as_ref().map_or(0, |dataplane| dataplane.drop_unclaimed_pods());
             tracing::info!(adopted = found.len(), live = live.len(), left_over, "pod networks taken over");
             Ok(())
         }

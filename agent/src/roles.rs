@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use datapath::{Dataplane, NodeConfig, Options, Uplink};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubelet::KubeletConfig;
-use network::PodNetwork;
+use network::{PodNetwork, Unwired, Wiring};
 use service::Learned;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::alarms::{self, Herald};
 use crate::cluster::{Cluster, FromPods};
-use crate::config::{Proxy, Run, Tunnels};
+use crate::config::{DataPlane, Proxy, Run, Tunnels};
 use crate::dead_sockets::DeadSockets;
 use crate::health::{self, Port};
 use crate::health_checks::HealthChecks;
@@ -29,6 +29,7 @@ use crate::pods::{Pods, Served, pair};
 use crate::progress::Progress;
 use crate::segment::{ForeignNetwork, OwnNetwork, Segment, existing_tunnel};
 use crate::state;
+use crate::unserved;
 
 /// When idle flows are looked for again after a failure.
 const FLOW_INTERVAL: Duration = Duration::from_secs(10);
@@ -43,6 +44,56 @@ pub fn block_on(role: impl Future<Output = Result<()>>) -> Result<()> {
 
 /// A node of a Beeline cluster.
 pub async fn run(flags: Run) -> Result<()> {
+    match flags.data_plane {
+        DataPlane::On => run_served(flags).await,
+        DataPlane::Off => run_unserved(flags).await,
+    }
+}
+
+/// A node whose services another proxy serves.
+async fn run_unserved(flags: Run) -> Result<()> {
+    unserved::ensure_free(&flags.proxy.bpf_dir)?;
+    let main = uplinks(&flags.proxy)?.into_iter().next().context("--uplink")?;
+    let network = pod_network(&flags, &main, Arc::new(Unwired))?;
+    let segment = OwnNetwork::open(&main.name, main.mtu, tunnel_end(&flags), None, network.clone())
+        .context("routes and neighbours")?;
+    let (told, pods) = unbounded_channel();
+    let kubelets_network = Pods::new(network, None, flags.root_dir.clone(), told);
+    let client = client(&flags.proxy.kubeconfig).await?;
+    let following = unserved::follow(&flags.proxy.node_name, client.clone(), segment, pods);
+    tracing::info!(node = %flags.proxy.node_name, uplink = %main.name, "node agent started; services are another proxy's");
+    with_kubelet(&flags, client, kubelets_network, following).await
+}
+
+/// The kubelet, beside what follows the cluster, until a signal.
+async fn with_kubelet(
+    flags: &Run,
+    client: kube::Client,
+    network: Pods,
+    following: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let stop = CancellationToken::new();
+    let kubelet = kubelet::run(kubelet_config(flags), client, Arc::new(network), stop.clone());
+    tokio::select! {
+        result = following => result,
+        result = kubelet => result.context("kubelet"),
+        result = ended() => {
+            stop.cancel();
+            result
+        }
+    }
+}
+
+/// The networks of this node's pods, with the podCIDRs of its last run.
+fn pod_network(flags: &Run, uplink: &Uplink, wiring: Arc<dyn Wiring>) -> Result<PodNetwork> {
+    let config = network::Config { state_dir: flags.root_dir.join("network"), uplink: uplink.name.clone() };
+    let network = PodNetwork::new(config, wiring).context("pod network")?;
+    network.set_pod_cidrs(&state::load(&flags.root_dir)).context("pod network")?;
+    Ok(network)
+}
+
+/// A node that Beeline's data plane serves.
+async fn run_served(flags: Run) -> Result<()> {
     let known_cidrs = state::load(&flags.root_dir);
     let node = NodeConfig {
         pod_cidrs: known_cidrs.iter().map(pair).collect(),
@@ -54,28 +105,17 @@ pub async fn run(flags: Run) -> Result<()> {
     let uplinks = uplinks(&flags.proxy)?;
     let main = uplinks.first().cloned().context("--uplink")?;
     let (dataplane, learned) = open(&flags.proxy, node, uplinks.clone())?;
-    let network = network::Config { state_dir: flags.root_dir.join("network"), uplink: main.name.clone() };
-    let network =
-        PodNetwork::new(network, Arc::new(Served(Arc::clone(&dataplane)))).context("pod network")?;
-    network.set_pod_cidrs(&known_cidrs).context("pod network")?;
+    let network = pod_network(&flags, &main, Arc::new(Served(Arc::clone(&dataplane))))?;
     let (told, pods) = unbounded_channel();
-    let segment = OwnNetwork::open(&main.name, main.mtu, tunnel_end(&flags), &dataplane, network.clone())
-        .context("routes and neighbours")?;
-    let kubelets_network = Pods::new(network, Arc::clone(&dataplane), flags.root_dir.clone(), told);
+    let segment =
+        OwnNetwork::open(&main.name, main.mtu, tunnel_end(&flags), Some(&dataplane), network.clone())
+            .context("routes and neighbours")?;
+    let kubelets_network = Pods::new(network, Some(Arc::clone(&dataplane)), flags.root_dir.clone(), told);
     let client = client(&flags.proxy.kubeconfig).await?;
-    let stop = CancellationToken::new();
     let following =
         follow(&flags.proxy, client.clone(), dataplane, learned, Box::new(segment), Some(pods), &uplinks);
     tracing::info!(node = %flags.proxy.node_name, uplink = %main.name, "node agent started");
-    let kubelet = kubelet::run(kubelet_config(&flags), client, Arc::new(kubelets_network), stop.clone());
-    tokio::select! {
-        result = following => result,
-        result = kubelet => result.context("kubelet"),
-        result = ended() => {
-            stop.cancel();
-            result
-        }
-    }
+    with_kubelet(&flags, client, kubelets_network, following).await
 }
 
 /// The data plane alone.

@@ -48,7 +48,8 @@ pub struct OwnNetwork {
     neighbours: Neighbours,
     /// Neighbours that the kernel was asked to keep resolved.
     managed: BTreeSet<IpAddr>,
-    dataplane: Arc<Dataplane>,
+    /// `None` where another proxy serves: the kernel's own tables are enough.
+    dataplane: Option<Arc<Dataplane>>,
     pods: PodNetwork,
     /// This node's own end of tunnels; `None` without an IPv4 address, or if tunnels are not wanted.
     own: Option<Ipv4Addr>,
@@ -58,44 +59,24 @@ pub struct OwnNetwork {
 }
 
 impl OwnNetwork {
-    /// Opens the tables and starts the thread that tells the data plane about neighbours. `mtu` is the uplink's; `own` is where tunnels to
+    /// Opens the tables and, with a data plane, starts the thread that tells it about neighbours. `mtu` is the uplink's; `own` is where tunnels to
     /// this node end.
     pub fn open(
         uplink: &str,
         mtu: u32,
         own: Option<Ipv4Addr>,
-        dataplane: &Arc<Dataplane>,
+        dataplane: Option<&Arc<Dataplane>>,
         pods: PodNetwork,
     ) -> Result<Self> {
         let mut neighbours = Neighbours::open(uplink)?;
-        let mut watch = neighbours.watch()?;
-        for (address, mac) in neighbours.known()? {
-            dataplane.set_neighbour(address, Some(mac));
+        if let Some(dataplane) = dataplane {
+            tell_neighbours(uplink, &mut neighbours, dataplane)?;
         }
-        let (followed, mut again) = (Arc::clone(dataplane), Neighbours::open(uplink)?);
-        let follow = move || {
-            loop {
-                match watch.changes() {
-                    Ok(changes) => {
-                        changes.iter().for_each(|change| followed.set_neighbour(change.address, change.mac));
-                    }
-                    Err(error) => {
-                        // Changes were lost (ENOBUFS): read the table anew.
-                        tracing::warn!(%error, "neighbour changes");
-                        for (address, mac) in again.known().unwrap_or_default() {
-                            followed.set_neighbour(address, Some(mac));
-                        }
-                        std::thread::sleep(Duration::from_millis(100));
-                    }
-                }
-            }
-        };
-        std::thread::Builder::new().name("neighbours".to_owned()).spawn(follow)?;
         let mut network = Self {
             routes: NodeRoutes::open()?,
             neighbours,
             managed: BTreeSet::new(),
-            dataplane: Arc::clone(dataplane),
+            dataplane: dataplane.map(Arc::clone),
             pods,
             own,
             mtu,
@@ -114,11 +95,13 @@ impl OwnNetwork {
         }
         let made = tunnel::ensure(self.own?, self.mtu);
         let made = made.inspect_err(|error| tracing::error!(%error, "tunnel to other segments")).ok()?;
-        let vxlan = Some(Vxlan { name: tunnel::DEVICE.to_owned(), ifindex: made.index });
-        let config = NodeConfig { vxlan, ..self.dataplane.node_config() };
-        if let Err(error) = self.dataplane.reconfigure(config) {
-            tracing::error!(%error, "tunnel to other segments");
-            return None;
+        if let Some(dataplane) = &self.dataplane {
+            let vxlan = Some(Vxlan { name: tunnel::DEVICE.to_owned(), ifindex: made.index });
+            let config = NodeConfig { vxlan, ..dataplane.node_config() };
+            if let Err(error) = dataplane.reconfigure(config) {
+                tracing::error!(%error, "tunnel to other segments");
+                return None;
+            }
         }
         self.pods.set_overhead(tunnel::OVERHEAD);
         tracing::info!(device = tunnel::DEVICE, "some nodes are on other segments");
@@ -136,6 +119,34 @@ impl OwnNetwork {
             }
         }
     }
+}
+
+/// Tells the data plane about the neighbours that the kernel knows, and starts the thread that goes on with it.
+fn tell_neighbours(uplink: &str, neighbours: &mut Neighbours, dataplane: &Arc<Dataplane>) -> Result<()> {
+    let mut watch = neighbours.watch()?;
+    for (address, mac) in neighbours.known()? {
+        dataplane.set_neighbour(address, Some(mac));
+    }
+    let (followed, mut again) = (Arc::clone(dataplane), Neighbours::open(uplink)?);
+    let follow = move || {
+        loop {
+            match watch.changes() {
+                Ok(changes) => {
+                    changes.iter().for_each(|change| followed.set_neighbour(change.address, change.mac));
+                }
+                Err(error) => {
+                    // Changes were lost (ENOBUFS): read the table anew.
+                    tracing::warn!(%error, "neighbour changes");
+                    for (address, mac) in again.known().unwrap_or_default() {
+                        followed.set_neighbour(address, Some(mac));
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("neighbours".to_owned()).spawn(follow)?;
+    Ok(())
 }
 
 /// The tunnel device that an earlier agent left, for the data plane to start with.

@@ -186,7 +186,8 @@ impl Agent {
         let pods = PodNetwork::new(config, Arc::new(Served(Arc::clone(&dataplane)))).unwrap();
         pods.set_pod_cidrs(&["10.77.2.0/24".parse().unwrap()]).unwrap();
         let own = Some("172.31.66.1".parse().unwrap());
-        let segment = OwnNetwork::open(&uplink.name, uplink.mtu, own, &dataplane, pods.clone()).unwrap();
+        let segment =
+            OwnNetwork::open(&uplink.name, uplink.mtu, own, Some(&dataplane), pods.clone()).unwrap();
         Self::new(dataplane, Box::new(segment), Some(pods))
     }
 
