@@ -19,11 +19,16 @@ use crate::{
 /// Bytes of IPv6's fragment header.
 const FRAGMENT_HEADER: usize = 8;
 
-/// Whether the packet can be turned into an answer: it is whole, has no options or extension headers, and all of it is here.
+/// Bytes of the shortest transport header that is answered: UDP's and ICMP's.
+const SHORTEST: usize = 8;
+
+/// Whether the packet can be turned into an answer: it is whole, has no options or extension headers, and all of it is here. (A total length of
+/// zero, as larger packets than 64 KiB have, is none that an answer could be made of.)
 #[inline(always)]
 pub fn possible<F: Wire, P: Packet>(pkt: &P, headers: &Headers<F::Addr>) -> bool {
     headers.l4 == headers.l3 + F::HEADER
         && headers.fragmented as u8 == Fragmented::Whole as u8
+        && headers.len as usize >= F::HEADER + SHORTEST
         && headers.l3 + headers.len as usize <= pkt.len()
 }
 

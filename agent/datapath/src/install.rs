@@ -11,7 +11,7 @@ use abi::programs::{Hook, PROGRAMS, ProgramSpec};
 
 use crate::carry::{CarryError, Carrying};
 use crate::links::{AttachError, Links, Pinned, Spot, Switch, XdpMode};
-use crate::options::{NodeConfig, Options, Uplink};
+use crate::options::{NodeConfig, Options, Uplink, XdpChoice};
 use crate::pins::{Pins, Predecessor};
 use crate::programs::{Absent, Programs, ProgramsError, Tables};
 use crate::sys::{RawMap, Target};
@@ -109,14 +109,24 @@ pub fn load(place: &Place<'_>, config: Config, tables: &Tables<'_>) -> Result<Lo
     let uplinks = &place.options.uplinks;
     let modes: Vec<XdpMode> =
         uplinks.iter().flat_map(|uplink| place.options.xdp.modes(uplink)).copied().collect();
-    let xdp_features = if modes.is_empty() { 0 } else { features::XDP | features::METADATA };
-    let config = Config { features: config.features | xdp_features, ..config };
+    let config = Config { features: config.features | xdp_features(uplinks, place.options.xdp), ..config };
     let programs = Programs::load(tables, &config, |spec| match spec.hook {
         Hook::Xdp => modes.contains(&XdpMode::Native),
         Hook::XdpGeneric => modes.contains(&XdpMode::Generic),
         _ => is_wanted(spec, &config),
     })?;
     Ok(Loaded { config, programs })
+}
+
+/// What the programs are told of XDP. Notes to tcx are counted on only where it is known that the driver carries them (a veth in both modes, and
+/// generic mode, where the kernel does): a packet without its note would be taken for one that XDP has not translated.
+fn xdp_features(uplinks: &[Uplink], choice: XdpChoice) -> u32 {
+    let mut with_xdp = uplinks.iter().filter(|uplink| !choice.modes(uplink).is_empty()).peekable();
+    if with_xdp.peek().is_none() {
+        return 0;
+    }
+    let carried = |uplink: &Uplink| uplink.veth || !choice.modes(uplink).contains(&XdpMode::Native);
+    features::XDP | if with_xdp.all(carried) { features::METADATA } else { 0 }
 }
 
 /// Puts programs everywhere, after the tables have what their predecessors had.
@@ -274,4 +284,25 @@ fn attach_xdp(place: &Place<'_>, switch: &mut Switch<'_>, programs: &Programs, u
         }
     }
     UplinkXdp { device, mode: None, refused }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_counted_on_only_where_they_are_known_to_arrive() {
+        let uplink = |veth| Uplink { name: "eth0".to_owned(), ifindex: 1, mac: [0; 6], mtu: 1500, veth };
+        let both = features::XDP | features::METADATA;
+        for (uplinks, choice, expected) in [
+            (&[uplink(false)][..], XdpChoice::Auto, features::XDP),
+            (&[uplink(true)], XdpChoice::Auto, 0),
+            (&[uplink(true)], XdpChoice::Native, both),
+            (&[uplink(false)], XdpChoice::Generic, both),
+            (&[uplink(true), uplink(false)], XdpChoice::Native, features::XDP),
+            (&[uplink(false)], XdpChoice::Off, 0),
+        ] {
+            assert_eq!(xdp_features(uplinks, choice), expected, "{choice:?} on {uplinks:?}");
+        }
+    }
 }

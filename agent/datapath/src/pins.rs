@@ -8,13 +8,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use abi::maps::{FLOW4, FLOW4_NEXT, FLOW6, FLOW6_NEXT, MAPS, MapKind, MapSpec};
+use abi::maps::{
+    AFF4, AFF6, AFFSK, EPSEEN4, EPSEEN6, FLOW4, FLOW4_NEXT, FLOW6, FLOW6_NEXT, FLOWQ4, FLOWQ6, MAPS, MapKind,
+    MapSpec, SKSLOT,
+};
 
 use crate::links::Links;
 use crate::sys::{self, MapInfo, RawMap};
 
 /// Digits of a layout in a pin's name.
 const DIGITS: usize = 16;
+
+/// Tables in which programs keep connections. While hooks change over, programs of two builds are at work, and a connection that opens then
+/// must be known to both: so these are shared as long as the sizes agree, which the rule of [`MapSpec::layout`] allows.
+const CONNECTIONS: &[MapSpec] = &[FLOW4, FLOW6, FLOWQ4, FLOWQ6, AFF4, AFF6, AFFSK, EPSEEN4, EPSEEN6, SKSLOT];
 
 /// The pinned tables below one directory of a BPF filesystem.
 #[derive(Debug, Clone)]
@@ -94,7 +101,9 @@ impl Pins {
                 None => others.iter().max_by_key(|path| id(path)),
             };
             let Some(old) = old else { continue };
-            found.push(Predecessor { spec, old: old.clone() });
+            if !self.share(spec, old)? {
+                found.push(Predecessor { spec, old: old.clone() });
+            }
             // Its programs may have ended in the middle of growing.
             let next =
                 [(FLOW4, FLOW4_NEXT), (FLOW6, FLOW6_NEXT)].into_iter().find(|(map, _)| map.name == spec.name);
@@ -102,6 +111,21 @@ impl Pins {
             found.extend(next.into_iter().map(|old| Predecessor { spec, old }));
         }
         Ok(found)
+    }
+
+    /// Pins a table of connections of another layout under this build's name as well, if it has the same form; says whether it did.
+    fn share(&self, spec: &MapSpec, old: &Path) -> io::Result<bool> {
+        if !CONNECTIONS.iter().any(|one| one.name == spec.name) {
+            return Ok(false);
+        }
+        let map = RawMap::open(old)?;
+        let info = map.info();
+        let same = kind_of(spec.kind).is_some_and(|(kind, _)| kind == info.kind)
+            && (info.key_size, info.value_size) == (spec.key_size as u32, spec.value_size as u32);
+        if same {
+            sys::pin(map.fd(), &self.path(spec))?;
+        }
+        Ok(same)
     }
 
     /// The pin of a map as an observer finds it: of this build's layout, or else the one that attached programs use.

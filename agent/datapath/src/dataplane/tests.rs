@@ -243,6 +243,9 @@ fn tables_of_another_layout_are_carried_over_in_both_directions() {
         let (upgraded, learned) = node.open(7);
         assert_eq!(sorted(learned), expected);
         check_flows(&node.flows(7), 1024..1224);
+        let id = |salt, spec| sys::RawMap::open(&node.pins(salt).path(spec)).unwrap().info().id;
+        assert_ne!(id(0, &abi::maps::SVC), id(7, &abi::maps::SVC), "what the agent writes is copied");
+        assert_eq!(id(0, &FLOW4), id(7, &FLOW4), "connections of the same form are shared");
         assert_eq!(
             upgraded.pins.others(&FLOW4).len(),
             1,
@@ -266,8 +269,9 @@ fn tables_of_another_layout_are_carried_over_in_both_directions() {
 fn what_programs_write_while_they_change_is_merged_without_undoing_news() {
     on_node(|node| {
         drop(node.open(0));
-        drop(node.open(7));
-        let (old, new) = (node.flows(0), node.flows(7));
+        let old = node.flows(0);
+        let new =
+            Table::<FlowKey4, Flow4>::new(sys::RawMap::create("new", old.raw().info()).unwrap()).unwrap();
         let [(key, value), _] = pair(2000);
         new.insert(&key, &Flow4 { state: FlowState { tcp: tcp_bits::FIN, ..value.state }, ..value }, BPF_ANY)
             .unwrap();
@@ -375,9 +379,10 @@ fn programs_that_cannot_be_attached_everywhere_are_attached_nowhere() {
         assert!(error.to_string().contains("up9"), "{error}");
         assert_eq!(node.attached(), before, "the old programs stay");
         let live = Links::new(&node.bpf_dir).maps_in_use();
-        assert!(
-            live.contains(&node.flows(0).raw().info().id) && !live.contains(&node.flows(7).raw().info().id)
-        );
+        let in_use = |salt| {
+            live.contains(&sys::RawMap::open(&node.pins(salt).path(&abi::maps::SVC)).unwrap().info().id)
+        };
+        assert!(in_use(0) && !in_use(7));
         // What the failed upgrade has left does not count.
         insert_flows(&node.flows(0), 1024..1026);
         drop(node.open(7));
