@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::traffic::{Kind, Target};
 
@@ -48,6 +48,8 @@ pub(crate) enum Command {
         /// Those of the second.
         new: PathBuf,
     },
+    /// Keep the rules that kube-proxy would write for a cluster in network namespaces, until a signal ends it (needs root).
+    Rules(Rules),
     /// Keep connections and datagrams going for a time, and count what got lost meanwhile.
     Soak(Soak),
 }
@@ -213,6 +215,37 @@ pub(crate) struct Image {
     /// Where the image goes: a tar file.
     #[arg(long, default_value = "perf.tar")]
     pub(crate) out: PathBuf,
+}
+
+/// Which of kube-proxy's modes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RuleKind {
+    /// Chains.
+    Iptables,
+    /// Verdict maps.
+    Nftables,
+}
+
+#[derive(Args)]
+pub(crate) struct Rules {
+    /// Which of kube-proxy's modes.
+    #[arg(value_enum)]
+    pub(crate) kind: RuleKind,
+    /// How to reach the cluster; if not given, what kubectl takes.
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The pinned network namespace of a node: /run/netns/NAME, or /proc/1/ns/net for this machine's own. Repeat it for more.
+    #[arg(long, required = true)]
+    pub(crate) netns: Vec<PathBuf>,
+    /// The IPv4 addresses of pods: their traffic to services keeps its source.
+    #[arg(long)]
+    pub(crate) cluster_cidr: String,
+    /// The IPv4 addresses of services.
+    #[arg(long)]
+    pub(crate) service_cidr: String,
+    /// A file to write when the first rules are there.
+    #[arg(long)]
+    pub(crate) ready_file: Option<PathBuf>,
 }
 
 /// Everything is asked in turn: the first connection goes to the first target, the second to the second.

@@ -18,6 +18,7 @@ mod peers;
 mod processor;
 mod report;
 mod results;
+mod rules;
 mod service;
 mod soak;
 mod statistics;
@@ -44,6 +45,7 @@ fn main() -> Result<()> {
         Command::Report(args) => report::run(&args),
         Command::Compare { old, new } => verdict::run(&old, &new),
         Command::Suite(args) => suite::run(&args),
+        Command::Rules(args) => rules::run(&args),
         Command::Soak(args) => soak::run(&args),
     }
 }

@@ -4,7 +4,7 @@
 //! It talks to the cluster through `kubectl`, which knows how to log in everywhere. The address of the server's pod is
 //! the reference; each way through a Service is alternated with it.
 
-mod kubectl;
+pub(crate) mod kubectl;
 mod manifest;
 
 use std::net::{IpAddr, SocketAddr};

@@ -15,6 +15,7 @@ pub(crate) mod fabric;
 pub(crate) mod images;
 pub(crate) mod kubectl;
 pub(crate) mod plan;
+pub(crate) mod rules;
 pub(crate) mod status;
 pub(crate) mod up;
 

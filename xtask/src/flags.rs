@@ -116,6 +116,22 @@ pub(crate) struct UpArgs {
     /// Do not apply and ask the example.
     #[arg(long)]
     pub(crate) no_demo: bool,
+    /// Who serves Services on the nodes.
+    #[arg(long, value_enum, default_value_t = Proxy::Beeline)]
+    pub(crate) proxy: Proxy,
+}
+
+/// Who serves Services on the nodes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Proxy {
+    /// Beeline's data plane.
+    #[default]
+    Beeline,
+    /// Rules as kube-proxy writes them in iptables mode, kept by `perf rules`; IPv4 only.
+    Iptables,
+    /// The same in nftables mode.
+    Nftables,
 }
 
 impl UpArgs {

@@ -8,6 +8,7 @@ mod crashes;
 mod kubectl_commands;
 mod kubectl_streams;
 mod no_rules;
+mod perf_service;
 mod ports_run_out;
 mod rollout;
 mod services;
@@ -22,7 +23,7 @@ use anyhow::{Result, bail};
 
 use crate::cluster::plan::{self, Plan};
 use crate::cluster::{down, kubectl, up};
-use crate::flags::{TestArgs, UpArgs};
+use crate::flags::{Proxy, TestArgs, UpArgs};
 use crate::test::Count;
 
 type Scenario = (&'static str, fn(&Plan, &mut Report));
@@ -30,6 +31,7 @@ type Scenario = (&'static str, fn(&Plan, &mut Report));
 const SCENARIOS: &[Scenario] = &[
     ("services", services::run),
     ("no-rules", no_rules::run),
+    ("perf-service", perf_service::run),
     ("kubectl-commands", kubectl_commands::run),
     ("kubectl-streams", kubectl_streams::run),
     ("bad-input", bad_input::run),
@@ -71,7 +73,14 @@ impl Report {
 
 /// Brings a cluster up, runs the scenarios that `--only` leaves, and takes it down unless `--keep` is given.
 pub(crate) fn run(args: &TestArgs) -> Result<Count> {
-    let up_args = UpArgs { nodes: 2, ipv6: false, release: false, no_build: true, no_demo: true };
+    let up_args = UpArgs {
+        nodes: 2,
+        ipv6: false,
+        release: false,
+        no_build: true,
+        no_demo: true,
+        proxy: Proxy::Beeline,
+    };
     let plan = up::choose(&up_args)?;
     let mut report = Report::default();
     let brought_up = up::bring_up(&plan);

@@ -5,6 +5,7 @@
 //! Kubernetes, pkg/proxy/iptables/proxier.go and the expectations of its proxier_test.go (v1.33): chains, their order,
 //! matches, names. The names are hashes, which a test compares.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use super::services::ServicePort;
@@ -108,6 +109,49 @@ pub(crate) fn rules(ports: &[ServicePort], cluster: ClusterCidr<'_>) -> String {
     format!("{FILTER}{chains}{rules}{LAST}COMMIT\n")
 }
 
+/// Input for `iptables-restore --noflush` that turns the rules `old` into the rules `new` (both of [`rules`], or empty for
+/// none): our chains are filled anew and those that are not wanted any more removed; the jumps from the kernel's chains come
+/// with the first rules and go with the last.
+pub(crate) fn change(old: &str, new: &str) -> String {
+    let mut text = String::new();
+    for table in ["filter", "nat"] {
+        let (old, new) = (lines_of(old, table), lines_of(new, table));
+        let (in_old, in_new): (HashSet<_>, HashSet<_>) =
+            (old.iter().copied().collect(), new.iter().copied().collect());
+        let _ = writeln!(text, "*{table}");
+        let mut put = |line: &str| {
+            text.push_str(line);
+            text.push('\n');
+        };
+        let is_chain = |line: &&&str| line.starts_with(':');
+        let gone: Vec<_> = old.iter().filter(is_chain).filter(|line| !in_new.contains(*line)).collect();
+        // A chain that is declared is emptied.
+        new.iter().filter(is_chain).chain(gone.iter().copied()).for_each(|line| put(line));
+        for line in old.iter().filter(|line| is_jump(line) && !in_new.contains(*line)) {
+            put(&line.replacen("-A", "-D", 1));
+        }
+        let rules = new.iter().filter(|line| line.starts_with("-A"));
+        rules.filter(|line| !is_jump(line) || !in_old.contains(*line)).for_each(|line| put(line));
+        for line in gone {
+            put(&format!("-X {}", line.trim_start_matches(':').trim_end_matches(" - [0:0]")));
+        }
+        put("COMMIT");
+    }
+    text
+}
+
+/// The lines of one table, in order.
+fn lines_of<'a>(text: &'a str, table: &str) -> Vec<&'a str> {
+    let begin = format!("*{table}");
+    let lines = text.lines().skip_while(|line| *line != begin).skip(1);
+    lines.take_while(|line| *line != "COMMIT").collect()
+}
+
+/// From a chain of the kernel's own.
+fn is_jump(line: &str) -> bool {
+    line.starts_with("-A ") && !line.starts_with("-A KUBE-")
+}
+
 fn service(port: &ServicePort, names: &Chains, ClusterCidr(cluster): ClusterCidr<'_>, rules: &mut String) {
     let name = port.name();
     let (protocol, ip, number) = (port.protocol.as_str(), port.cluster_ip, port.port);
@@ -146,6 +190,25 @@ fn service(port: &ServicePort, names: &Chains, ClusterCidr(cluster): ClusterCidr
 mod tests {
     use super::super::services::{self, tests::upstream};
     use super::*;
+
+    #[test]
+    fn a_change_keeps_jumps_fills_chains_anew_and_removes_the_rest() {
+        let (two, one) = (upstream(), &upstream()[..1]);
+        let cluster = ClusterCidr("10.0.0.0/8");
+        let (two, one) = (rules(&two, cluster), rules(one, cluster));
+        assert_eq!(change("", &two).lines().count(), two.lines().count());
+        let less = change(&two, &one);
+        assert!(!less.contains("-A PREROUTING") && !less.contains("-D PREROUTING"), "{less}");
+        let chain = Chains::of(&upstream()[1]).service;
+        for line in [format!(":{chain} - [0:0]"), format!("-X {chain}")] {
+            assert!(less.lines().any(|seen| seen == line), "{line} is not in\n{less}");
+        }
+        let none = change(&one, "");
+        assert!(
+            none.contains("-D POSTROUTING") && none.contains("-X KUBE-SERVICES") && !none.contains("-A "),
+            "{none}"
+        );
+    }
 
     /// What upstream's tests expect for these services.
     const EXPECTED: &[&str] = &[

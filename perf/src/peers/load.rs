@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 pub(crate) fn iptables(text: &str) -> Result<()> {
     let restore = ["iptables-legacy-restore", "iptables-restore"].into_iter().find_map(program);
     let restore = restore.context("iptables-restore is not installed")?;
-    feed(&restore.to_string_lossy(), &["--noflush"], text)
+    feed(&restore.to_string_lossy(), &["--noflush", "--wait=5"], text)
 }
 
 /// One transaction of nftables.

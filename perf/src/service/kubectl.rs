@@ -7,18 +7,19 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-pub(super) struct Kubectl {
+pub(crate) struct Kubectl {
     kubeconfig: Option<PathBuf>,
     namespace: String,
 }
 
 impl Kubectl {
     /// Without a kubeconfig, kubectl looks where it always does.
-    pub(super) fn new(kubeconfig: Option<&Path>, namespace: &str) -> Self {
+    pub(crate) fn new(kubeconfig: Option<&Path>, namespace: &str) -> Self {
         Self { kubeconfig: kubeconfig.map(Path::to_owned), namespace: namespace.to_owned() }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    /// It, with these arguments.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("kubectl");
         if let Some(path) = &self.kubeconfig {
             command.arg("--kubeconfig").arg(path);
@@ -28,19 +29,19 @@ impl Kubectl {
     }
 
     /// What it prints.
-    pub(super) fn output(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) fn output(&self, arguments: &[&str]) -> Result<String> {
         let output = self.command(arguments).stdin(Stdio::null()).output().context("run kubectl")?;
         said(arguments, &output)
     }
 
     /// What it gets, as JSON.
-    pub(super) fn json(&self, arguments: &[&str]) -> Result<Value> {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Result<Value> {
         let text = self.output(&[arguments, &["-o", "json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("read what kubectl {} gave", arguments.join(" ")))
     }
 
     /// Creates or changes an object.
-    pub(super) fn apply(&self, object: &Value) -> Result<()> {
+    pub(crate) fn apply(&self, object: &Value) -> Result<()> {
         let arguments = ["apply", "-f", "-"];
         let mut command = self.command(&arguments);
         let mut child = command
@@ -56,13 +57,13 @@ impl Kubectl {
     }
 
     /// Waits until every pod of the namespace is Ready.
-    pub(super) fn wait_for_pods(&self, seconds: u64) -> Result<()> {
+    pub(crate) fn wait_for_pods(&self, seconds: u64) -> Result<()> {
         let timeout = format!("--timeout={seconds}s");
         self.output(&["wait", "--for=condition=Ready", "pod", "--all", &timeout]).map(drop)
     }
 
     /// Removes the namespace and all that is in it.
-    pub(super) fn delete_namespace(&self) -> Result<()> {
+    pub(crate) fn delete_namespace(&self) -> Result<()> {
         self.output(&["delete", "namespace", &self.namespace, "--ignore-not-found", "--timeout=120s"])
             .map(drop)
     }

@@ -13,7 +13,7 @@ use super::process::{self, Histogram};
 use crate::cluster::api::{Api, Pace, Request};
 use crate::cluster::plan::{Node, Plan};
 use crate::cluster::{agent, down, up};
-use crate::flags::{Profile, UpArgs};
+use crate::flags::{Profile, Proxy, UpArgs};
 use crate::{build, scenarios};
 
 const CASES: &[(usize, usize)] = &[(10_000, 3), (5_000, 50)];
@@ -41,7 +41,14 @@ pub(super) fn run(cases: &[(usize, usize)], no_build: bool) -> Result<()> {
         build::run(Profile::Release)?;
     }
     for (services, endpoints) in if cases.is_empty() { CASES } else { cases } {
-        let args = UpArgs { nodes: 1, ipv6: false, release: true, no_build: true, no_demo: true };
+        let args = UpArgs {
+            nodes: 1,
+            ipv6: false,
+            release: true,
+            no_build: true,
+            no_demo: true,
+            proxy: Proxy::Beeline,
+        };
         let plan = up::choose(&args)?;
         let result = up::bring_up(&plan)
             .and_then(|()| Case { services: *services, endpoints: *endpoints }.measure(&plan));

@@ -8,6 +8,7 @@ use anyhow::{Result, bail};
 use crate::cluster::daemon::Daemon;
 use crate::cluster::plan::{self, Node, Plan};
 use crate::cluster::{containerd, fabric};
+use crate::flags::Proxy;
 use crate::{shell, tree};
 
 /// The process of `node`'s agent.
@@ -37,6 +38,9 @@ pub(crate) fn ensure_with(plan: &Plan, node: &Node, flags: &[&str]) -> Result<()
     command.arg("--bpf-dir").arg(node.bpf_directory());
     command.args(["--uplink", fabric::UPLINK]);
     command.args(["--cluster-cidr", &plan.cluster_cidr(), "--service-cidr", &plan.service_cidr()]);
+    if plan.proxy != Proxy::Beeline {
+        command.args(["--data-plane", "off"]);
+    }
     command.args(flags);
     daemon(node).start(&place, &mut command, Stdio::null())
 }

@@ -28,11 +28,14 @@ pub(crate) fn run(plan: &Plan) -> Result<()> {
     let client = Place { namespace: Some(plan::CLIENT.to_owned()), cgroup: None };
     for address in cluster_ips.split_whitespace() {
         let address = address.parse().with_context(|| format!("clusterIP {address}"))?;
+        if !plan.serves(address) {
+            continue;
+        }
         let url = format!("http://{}/", url_host(address));
         report("pod, ClusterIP", &url, &From::Pod)?;
         report("node, ClusterIP", &url, &From::Place(&host))?;
     }
-    for address in node.addresses {
+    for address in node.addresses.into_iter().filter(|address| plan.serves(*address)) {
         report("client, NodePort", &format!("http://{}:30080/", url_host(address)), &From::Place(&client))?;
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::cluster::plan::{self, Plan};
-use crate::cluster::{agent, cgroup, containerd, control, fabric};
+use crate::cluster::{agent, cgroup, containerd, control, fabric, rules};
 use crate::place::pin;
 use crate::shell;
 
@@ -39,6 +39,7 @@ pub(crate) fn remove(logs: bool) -> Result<()> {
 /// Agents and the control plane end in order; whatever is left (containers, shims, etcd) is killed by its cgroup.
 fn stop_processes() -> Result<()> {
     let grace = Duration::from_secs(5);
+    rules::daemon().stop(grace)?;
     if let Ok(plan) = Plan::read() {
         for node in plan.nodes() {
             agent::daemon(&node).stop(grace)?;

@@ -1,5 +1,6 @@
 //! Images in every node's containerd: from a root directory or an OCI tar, and those of the examples.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -20,7 +21,8 @@ pub(crate) fn load(source: &ImageSource) -> Result<()> {
         image::write(&name, &source.path, &Config::default(), &tar)?;
         (tar, None)
     } else if source.path.is_file() {
-        (source.path.clone(), Some(name.as_str()))
+        // Named by both, the same name would stand for the index and for the image in it, and one of them would vanish.
+        (source.path.clone(), (!names_itself(&source.path, &name)?).then_some(name.as_str()))
     } else {
         bail!("{} is neither a directory nor a tar file", source.path.display());
     };
@@ -89,6 +91,24 @@ fn install_busybox(root: &Path) -> Result<()> {
 }
 
 /// Imports `tar` into `node`'s containerd. Our own tars name their image; `index` names that of somebody else's.
+/// Whether one of the tar's indexes gives this name to its image.
+fn names_itself(tar: &Path, name: &str) -> Result<bool> {
+    let mut archive = tar::Archive::new(std::fs::File::open(tar)?);
+    let quoted = format!("\"{name}\"");
+    for entry in archive.entries().with_context(|| format!("read {}", tar.display()))? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        if path == Path::new("index.json") || path == Path::new("manifest.json") {
+            let mut text = String::new();
+            entry.read_to_string(&mut text)?;
+            if text.contains(&quoted) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 fn import(node: &Node, tar: &Path, index: Option<&str>) -> Result<()> {
     let mut ctr = Command::new("ctr");
     ctr.arg("--address").arg(containerd::socket()).args([

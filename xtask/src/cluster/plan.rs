@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::flags::{Profile, UpArgs};
+use crate::flags::{Profile, Proxy, UpArgs};
 use crate::place::Place;
 use crate::tree;
 
@@ -37,6 +37,9 @@ pub(crate) struct Plan {
     pub(crate) ipv6: bool,
     /// Which binaries run.
     pub(crate) profile: Profile,
+    /// Who serves Services.
+    #[serde(default)]
+    pub(crate) proxy: Proxy,
     /// The port of the API server on this machine's loopback, for kubectl.
     pub(crate) port: u16,
 }
@@ -54,7 +57,7 @@ pub(crate) struct Node {
 impl Plan {
     /// The plan that `up` was asked for, with the loopback port chosen by the caller.
     pub(crate) fn new(args: &UpArgs, port: u16) -> Self {
-        Self { nodes: args.nodes, ipv6: args.ipv6, profile: args.profile(), port }
+        Self { nodes: args.nodes, ipv6: args.ipv6, profile: args.profile(), proxy: args.proxy, port }
     }
 
     /// The plan of the cluster that is up.
@@ -91,6 +94,11 @@ impl Plan {
         let digits = u16::from_str_radix(&host.to_string(), 16).unwrap_or(u16::from(host));
         let v6 = IpAddr::V6(Ipv6Addr::new(0xfd30, 0, 0, 0, 0, 0, 0, digits));
         if self.ipv6 { [v6, v4] } else { [v4, v6] }
+    }
+
+    /// Whether the cluster's proxy serves addresses of this family.
+    pub(crate) fn serves(&self, address: IpAddr) -> bool {
+        self.proxy == Proxy::Beeline || address.is_ipv4()
     }
 
     /// The control plane's fabric addresses.
@@ -193,7 +201,7 @@ mod tests {
     use super::*;
 
     fn plan(ipv6: bool) -> Plan {
-        Plan { nodes: 2, ipv6, profile: Profile::Dev, port: 6443 }
+        Plan { nodes: 2, ipv6, profile: Profile::Dev, proxy: Proxy::Beeline, port: 6443 }
     }
 
     #[test]

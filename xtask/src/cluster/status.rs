@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::daemon::Daemon;
 use crate::cluster::plan::{self, Plan};
-use crate::cluster::{agent, containerd, control, kubectl};
+use crate::cluster::{agent, containerd, control, kubectl, rules};
+use crate::flags::Proxy;
 
 /// Prints the status, as text or as one JSON document.
 pub(crate) fn run(as_json: bool) -> Result<()> {
@@ -26,6 +27,10 @@ pub(crate) fn run(as_json: bool) -> Result<()> {
         "{}",
         kubectl::output(["get", "nodes", "-o", "wide"]).unwrap_or_else(|error| format!("{error:#}"))
     );
+    if plan.proxy != Proxy::Beeline {
+        println!("Services are served by rules: {:?}", plan.proxy);
+        return Ok(());
+    }
     for node in plan.nodes() {
         println!("--- data plane of {}", node.name);
         println!("{}", agent::status(&plan, &node, false).unwrap_or_else(|error| format!("{error:#}")));
@@ -34,7 +39,8 @@ pub(crate) fn run(as_json: bool) -> Result<()> {
 }
 
 fn document(plan: &Plan) -> Value {
-    let daemons = [control::daemon(), containerd::daemon()];
+    let mut daemons = vec![control::daemon(), containerd::daemon()];
+    daemons.extend((plan.proxy != Proxy::Beeline).then(rules::daemon));
     let agents = plan.nodes().iter().map(agent::daemon).collect::<Vec<_>>();
     let processes: Vec<_> = daemons.iter().chain(&agents).map(process).collect();
     let nodes = kubectl::output(["get", "nodes", "-o", "json"]).ok();

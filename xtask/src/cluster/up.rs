@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::cluster::plan::{self, Plan};
-use crate::cluster::{agent, containerd, control, demo, down, fabric, images, kubectl};
-use crate::flags::UpArgs;
+use crate::cluster::{agent, containerd, control, demo, down, fabric, images, kubectl, rules};
+use crate::flags::{Proxy, UpArgs};
 use crate::{build, shell};
 
 type Step = (&'static str, fn(&Plan) -> Result<()>);
@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
     ("certificates of the nodes", |plan| plan.nodes().iter().try_for_each(|node| control::issue(plan, node))),
     ("agents", |plan| plan.nodes().iter().try_for_each(|node| agent::ensure(plan, node))),
     ("nodes are Ready", wait_for_nodes),
+    ("another proxy's rules, if asked for", rules::ensure),
 ];
 
 /// Set by Ctrl-C; looked at between steps.
@@ -33,6 +34,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<()> {
     }
     ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::Release)).context("handle Ctrl-C")?;
     let plan = choose(args)?;
+    if plan.ipv6 && plan.proxy != Proxy::Beeline {
+        bail!("--proxy iptables and nftables serve IPv4 only: --ipv6 needs --proxy beeline");
+    }
     let started = Instant::now();
     let result = bring_up(&plan).and_then(|()| if args.no_demo { Ok(()) } else { demo::run(&plan) });
     if let Err(error) = result {
@@ -67,7 +71,11 @@ pub(crate) fn choose(args: &UpArgs) -> Result<Plan> {
     let Ok(old) = Plan::read() else { return Ok(Plan::new(args, control::choose_port()?)) };
     let wanted = Plan::new(args, old.port);
     if wanted != old {
-        bail!("another cluster is up ({} nodes): `cargo xtask down` removes it", old.nodes);
+        bail!(
+            "another cluster is up ({} nodes, proxy {:?}): `cargo xtask down` removes it",
+            old.nodes,
+            old.proxy
+        );
     }
     Ok(wanted)
 }
