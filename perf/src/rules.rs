@@ -8,7 +8,7 @@ mod objects;
 
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
@@ -44,7 +44,7 @@ enum Event {
 /// `perf rules`.
 pub(crate) fn run(args: &Args) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "rules need root");
-    let mut nodes = args.netns.iter().map(Node::open).collect::<Result<Vec<_>>>()?;
+    let mut nodes = args.netns.iter().map(|path| Node::open(path)).collect::<Result<Vec<_>>>()?;
     let (sender, events) = mpsc::channel();
     let stop = sender.clone();
     ctrlc::set_handler(move || stop.send(Event::Stop).unwrap_or_default()).context("watch for signals")?;
@@ -114,8 +114,8 @@ struct Node {
 }
 
 impl Node {
-    fn open(path: &PathBuf) -> Result<Self> {
-        Ok(Self { path: path.clone(), namespace: Namespace::open(path)?, written: String::new() })
+    fn open(path: &Path) -> Result<Self> {
+        Ok(Self { path: path.to_owned(), namespace: Namespace::open(path)?, written: String::new() })
     }
 
     /// Makes the rules those of `ports`; without any, removes all of ours.
