@@ -30,6 +30,8 @@ const MAX_OPTIONS: usize = 3;
 const END: u8 = 0;
 const NO_OPERATION: u8 = 1;
 const SEGMENT_SIZE: u8 = 2;
+/// Bytes of that option.
+const SEGMENT_SIZE_LEN: u8 = 4;
 
 /// What becomes of a packet that is larger than its next hop takes. It goes on if it will be cut into segments that fit; otherwise
 /// its sender is told the size. If it may be fragmented, then the stack does that, or the tunnel's outer packet is fragmented.
@@ -79,7 +81,8 @@ fn fits<F: Wire, P: Packet>(pkt: &P, headers: &Headers<F::Addr>, payload: u32, m
 pub fn clamp<F: Wire, P: Packet>(pkt: &mut P, headers: &Headers<F::Addr>, mss: u16) {
     let first = headers.fragmented as u8 != Fragmented::Later as u8;
     if mss != 0 && first && headers.tuple.proto == Proto::TCP && headers.tcp & tcp::SYN != 0 {
-        clamp_option(pkt, headers.l4, mss);
+        let segment = (headers.l3 + headers.len as usize).saturating_sub(headers.l4);
+        clamp_option(pkt, headers.l4, segment, mss);
     }
 }
 
@@ -89,12 +92,15 @@ pub fn segment<F: Wire>(mtu: u16) -> u16 {
     mtu.saturating_sub(F::HEADER as u16 + TCP_HEADER as u16)
 }
 
-/// Lowers the largest segment size in the TCP header at `l4` to `mss`.
+/// Lowers the largest segment size in the TCP header at `l4`, which the IP header says has `segment` bytes with its data, to `mss`.
 #[inline(never)]
-fn clamp_option<P: Packet>(pkt: &mut P, l4: usize, mss: u16) {
+fn clamp_option<P: Packet>(pkt: &mut P, l4: usize, segment: usize, mss: u16) {
     pkt.pull(l4 + 60);
     let Some(offset) = pkt.load::<u8>(l4 + TCP_OFFSET) else { return };
     let end = usize::from(offset >> 4) * 4;
+    if end > segment {
+        return;
+    }
     let mut at = TCP_HEADER as usize;
     for _ in 0..MAX_OPTIONS {
         if at + 4 > end {
@@ -105,7 +111,7 @@ fn clamp_option<P: Packet>(pkt: &mut P, l4: usize, mss: u16) {
         match kind {
             END => return,
             NO_OPERATION => at += 1,
-            SEGMENT_SIZE => {
+            SEGMENT_SIZE if len == SEGMENT_SIZE_LEN => {
                 let Some(announced) = pkt.load::<u16>(place + 2) else { return };
                 if u16::from_be(announced) > mss {
                     pkt.store(place + 2, mss.to_be());
