@@ -16,6 +16,8 @@ use golden::{frame::Spec, objects::Objects, world};
 
 /// Connections that nobody answers.
 const FLOOD: u32 = 2_000_000;
+/// Connections that are open at once, two entries each: many share a set with others, none has more than four places' worth.
+const FEW: u16 = 40;
 /// Connections that were answered. The tables have 256 entries, two for each of them.
 const ESTABLISHED: u16 = 100;
 /// Of an untagged IPv4 frame: where the source address is, the ports, and TCP's checksum.
@@ -93,6 +95,28 @@ fn two_million_unanswered_connections_evict_no_answered_one() {
         assert_eq!(entries(&ebpf, maps::FLOW4.name), 2 * usize::from(ESTABLISHED));
         for (port, before) in (40_000..).zip(before) {
             assert_eq!(run(program(&mut ebpf), &client(port, "A +10")), before, "port {port}");
+        }
+    });
+}
+
+#[test]
+fn unanswered_connections_share_sets_as_long_as_there_is_room() {
+    bpf::in_namespace(|path| {
+        let mut ebpf = load(&path, &world::config());
+        world::furnish(&mut Loaded(&mut ebpf));
+        program(&mut ebpf).load().unwrap();
+        Objects::default()
+            .service("node:30080/tcp -> 10.244.2.9:8080", false, &mut Loaded(&mut ebpf))
+            .unwrap();
+        let xdp = program(&mut ebpf);
+        let opened = (40_000..40_000 + FEW).map(|port| {
+            let syn = packet(&format!("client>uplink 64 tcp 172.30.0.3:{port}>172.30.0.11:30080 S"));
+            (port, run(xdp, &syn).1)
+        });
+        for (port, out) in opened.collect::<Vec<_>>() {
+            let (action, back) = run(xdp, &answer(out));
+            assert_eq!(action, 3, "XDP_TX of the answer to the client, port {port}");
+            assert_eq!(back[PORTS + 2..PORTS + 4], port.to_be_bytes(), "the client's port");
         }
     });
 }

@@ -203,9 +203,9 @@ fn place<K, V>(set: *const FlowSet<K, V>, mark: u32) -> u32 {
         differs = (differs | differs.wrapping_neg()) >> 31;
         // SAFETY: a register onto itself; without it the arithmetic becomes branches.
         unsafe { core::arch::asm!("{0} = {0}", inout(reg) differs, options(pure, nomem, nostack)) };
-        found |= (differs ^ 1) * (way as u32 + 8);
+        // The last one counts: marks of entries are distinct, but several places may be free.
+        found = found & differs.wrapping_neg() | (differs ^ 1) * (way as u32 + 8);
     }
-    // Marks are distinct in a set.
     if found == 0 { WAYS as u32 } else { found & 3 }
 }
 
