@@ -43,8 +43,7 @@ impl Watched {
 
     /// Nothing has failed since the start.
     #[track_caller]
-    /// Ends the traffic and judges it. `handshakes` is how many in a thousand of the short connections may fail.
-    fn stop(self, cluster: &mut Cluster, title: &str, handshakes: usize) {
+    fn stop(self, cluster: &mut Cluster, title: &str) {
         let (mut short, mut datagrams, mut answers, mut failures) = (0, 0, 0, Vec::new());
         for totals in self.traffic.into_iter().map(Traffic::stop) {
             short += totals.short;
@@ -53,9 +52,8 @@ impl Watched {
             failures.extend(totals.failures);
         }
         let some = &failures[..failures.len().min(12)];
-        let unmade = failures.iter().filter(|failure| failure.starts_with("a short connection")).count();
         assert!(
-            failures.len() == unmade && unmade * 1000 <= short * handshakes,
+            failures.is_empty(),
             "{title}: {} failures, like {some:#?}\ndrops: {}",
             failures.len(),
             cluster.drops()
@@ -65,7 +63,7 @@ impl Watched {
             "{title}: {short}, {datagrams}, {answers}: no traffic"
         );
         println!(
-            "ok: {title}: {answers} answers on 50 long connections, {short} short ones ({unmade} not made), {datagrams} datagrams, none lost"
+            "ok: {title}: {answers} answers on 50 long connections, {short} short ones, {datagrams} datagrams, none lost"
         );
     }
 }
@@ -78,7 +76,7 @@ pub fn endpoints_come_and_go(cluster: &mut Cluster, title: &str) {
         cluster.publish(SERVICE.name, SETS[round % SETS.len()]);
     }
     cluster.publish(SERVICE.name, SERVICE.endpoints);
-    watched.stop(cluster, &format!("{title}: {} changes of endpoints", 2 * PUBLICATIONS), 0);
+    watched.stop(cluster, &format!("{title}: {} changes of endpoints", 2 * PUBLICATIONS));
 }
 
 /// Twice as large, twice.
@@ -92,7 +90,7 @@ pub fn flow_tables_grow(cluster: &mut Cluster, title: &str) {
         }
     }
     std::thread::sleep(std::time::Duration::from_millis(500));
-    watched.stop(cluster, &format!("{title}: flow tables grow twice"), 0);
+    watched.stop(cluster, &format!("{title}: flow tables grow twice"));
 }
 
 /// Each agent is killed, and followed by one whose tables have another layout; and back.
@@ -111,6 +109,5 @@ pub fn agents_of_another_layout_follow(cluster: &mut Cluster, mode: &Mode, title
         publish(cluster, &SERVICE, json!({}), json!({}));
         cluster.tell("start");
     }
-    // Known flaw (docs/OPERATIONS.md): a handshake that meets the change of tables may fail.
-    watched.stop(cluster, &format!("{title}: agents of another table layout, and back"), 2);
+    watched.stop(cluster, &format!("{title}: agents of another table layout, and back"));
 }
