@@ -9,7 +9,7 @@ use core::ops::ControlFlow::Continue;
 use crate::{
     answer, checksum,
     family::{Family, Place},
-    packet::{Mend, Packet},
+    packet::Packet,
     parse::Headers,
     service,
     tables::Tables,
@@ -55,10 +55,12 @@ fn echo_reply<F: Wire, P: Packet, T: Tables<F>>(
     {
         return Packed::CONTINUE;
     }
+    let Some(stored) = pkt.load::<u16>(headers.l4 + CHECKSUM) else { return Packed::CONTINUE };
     let len = F::transport_len(pkt, headers) as u16;
     pkt.store(headers.l4, reply);
     F::write_header(pkt, headers.l3, (dst, headers.tuple.src), F::ICMP, len);
-    // The pseudo header's sum stays: its addresses change places.
-    pkt.mend(headers.l4 + CHECKSUM, Mend { ports: checksum::word(request, reply), ..Mend::default() });
+    // The pseudo header's sum stays: its addresses change places. Added up like this (RFC 1141) the checksum is also right for a message of
+    // zeros alone, for which a difference gives the other zero. On its way out nothing else knows a sum of the packet.
+    pkt.store(headers.l4 + CHECKSUM, checksum::add(checksum::add(stored, request), !reply));
     answer::back::<F, P, T>(pkt, tables, headers)
 }
