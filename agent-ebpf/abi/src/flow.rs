@@ -6,7 +6,7 @@
 //! other entry's value.
 //!
 //! # Lifetime
-//! A pair is born in [`crate::maps::FLOWQ4`] (LRU: a flood evicts only the unanswered) and moves to
+//! A pair is born in [`crate::maps::FLOWQ4`] (sets of four: a flood evicts only the unanswered) and moves to
 //! [`crate::maps::FLOW4`] at the first reply; readers look there first. User space deletes idle pairs, forward first,
 //! by [`FlowState::last_seen`] and [`idle_ticks`]; the packet path deletes what a new connection
 //! with the same ports takes the place of. An entry's owner is checked by [`FlowState::signature`], since a preallocated element may be reused while it is read.

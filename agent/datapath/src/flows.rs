@@ -2,7 +2,7 @@
 //! told to metrics and to the choice by least connections.
 //!
 //! Both entries of a pair are judged together and go forward first, so that a packet in between makes a new pair instead of meeting half of
-//! one (`abi::flow`). Entries that were never answered live in an LRU and need no collector.
+//! one (`abi::flow`). Entries that were never answered make room for newer ones in their sets and need no collector.
 
 use std::collections::HashMap;
 use std::io;

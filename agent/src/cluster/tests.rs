@@ -125,7 +125,7 @@ fn open(place: &Place, own: bool) -> (Arc<Dataplane>, Uplink) {
         mtu: device.mtu,
         veth: device.veth,
     };
-    let small = ["bl1_flow4", "bl1_flow6", "bl1_flowq4", "bl1_flowq6"];
+    let small = ["bl1_flow4", "bl1_flow6"];
     let options = Options {
         bpf_dir: place.bpf_dir(),
         cgroup: place.name.clone(),

@@ -48,7 +48,7 @@ impl Node {
             uplinks: vec![uplink],
             xdp: XdpChoice::Generic,
             flow_entries: Some(1024),
-            entries: vec![("bl1_flowq4", 1024), ("bl1_flowq6", 1024)],
+            entries: Vec::new(),
             layout_salt: salt,
             ..Options::default()
         }

@@ -183,7 +183,6 @@ impl Setup {
             },
             flow_entries: Some(self.mode.flows),
             layout_salt: self.mode.salt,
-            entries: vec![("bl1_flowq4", 16_384), ("bl1_flowq6", 16_384)],
             ..Options::default()
         }
     }

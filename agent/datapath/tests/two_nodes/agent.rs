@@ -169,7 +169,7 @@ pub fn main() {
 
 /// Tables of a test need not be large.
 fn small() -> Vec<(&'static str, u32)> {
-    ["bl1_flow4", "bl1_flow6", "bl1_flowq4", "bl1_flowq6"].into_iter().map(|name| (name, 4096)).collect()
+    ["bl1_flow4", "bl1_flow6"].into_iter().map(|name| (name, 4096)).collect()
 }
 
 /// Tells tables, kernel routes and neighbours about both nodes.
