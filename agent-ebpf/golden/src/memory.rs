@@ -228,6 +228,7 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
         flow,
         reverse: flow,
         target: Target::STACK,
+        remains: 0,
     }
 }
 

@@ -21,10 +21,11 @@ use crate::{
 
 /// Looks up the flow of the scratch room's packet, notes that it lives and copies its entry to the scratch room. `false`
 /// sends the packet to selection: there is no entry, or its backend is gone, or an earlier connection with the same ports
-/// has closed it.
+/// has closed it. What is left in the last two cases is noted for [`open`].
 #[inline(never)]
 pub fn probe<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> bool {
     scratch.key = F::flow_key(&scratch.headers.tuple);
+    scratch.remains = 0;
     if let Some(entry) = growth::find::<F, T>(tables, FlowTable::Established, &scratch.key) {
         return accept::<F, T>(tables, &entry, scratch);
     }
@@ -64,6 +65,7 @@ pub fn quoted<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> b
 #[inline(always)]
 fn accept<F: Family, T: Tables<F>>(tables: T, entry: &T::Entry, scratch: &mut Scratch<F>) -> bool {
     entry.copy_to(&mut scratch.flow);
+    scratch.remains = 1;
     let headers = &scratch.headers;
     let state = F::flow_parts(&scratch.flow).2;
     if state.signature != signature::<F>(tables.config().hash_seed, &headers.tuple) {
@@ -107,6 +109,9 @@ fn promote<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
     let forward_key = F::opposite(key, flow);
     let Some(entry) = growth::find::<F, T>(tables, FlowTable::Embryonic, &forward_key) else { return };
     entry.copy_to(other);
+    if !belong_together(F::flow_parts(flow).2, F::flow_parts(other).2) {
+        return;
+    }
     F::flow_state(flow).tcp |= tcp_bits::REPLIED;
     F::flow_state(other).tcp |= tcp_bits::REPLIED;
     // The reply's entry first, as at creation. If there is no room the pair stays where it is, and lives as long as the
@@ -120,6 +125,13 @@ fn promote<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) {
     }
     growth::delete::<F, T>(tables, FlowTable::Embryonic, &forward_key);
     growth::delete::<F, T>(tables, FlowTable::Embryonic, key);
+}
+
+/// Whether two entries that name each other are of one connection: the client of datagrams may have got another backend since, and what
+/// the former one answers still comes through.
+#[inline(always)]
+fn belong_together(one: &FlowState, other: &FlowState) -> bool {
+    one.backend == other.backend && one.backend_generation == other.backend_generation
 }
 
 /// Moves the entry of packets that are answered elsewhere to the established table: a sender that sends on is no flood.
@@ -160,11 +172,15 @@ fn clear<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: Fl
     let forward_key = F::opposite(key, flow);
     if let Some(entry) = growth::find::<F, T>(tables, table, &forward_key) {
         entry.copy_to(other);
+        let (one, two) = (F::flow_parts(flow).2, F::flow_parts(other).2);
+        let paired = belong_together(one, two);
         let kept = headers.connected() || !direct;
-        if kept && lives(tables.now(), headers.tuple.proto, F::flow_parts(flow).2, F::flow_parts(other).2) {
+        if paired && kept && lives(tables.now(), headers.tuple.proto, one, two) {
             return;
         }
-        growth::delete::<F, T>(tables, table, &forward_key);
+        if paired {
+            growth::delete::<F, T>(tables, table, &forward_key);
+        }
     }
     growth::delete::<F, T>(tables, table, key);
 }
@@ -224,14 +240,17 @@ impl<F: Family> Opening<F> {
 }
 
 /// Creates the pair (or the one entry, or none) that the scratch room's opening asks for; leaves the forward entry in the scratch room.
+/// [`probe`] has said that the packet has no flow.
 ///
 /// # Errors
 /// [`Reason::PortsExhausted`] and [`Reason::FlowTableFull`].
 #[inline(never)]
 pub fn open<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Reason> {
     scratch.key = F::flow_key(&scratch.opening.client);
-    for table in [FlowTable::Established, FlowTable::Embryonic] {
-        forget::<F, T>(tables, scratch, table);
+    if scratch.remains != 0 {
+        for table in [FlowTable::Established, FlowTable::Embryonic] {
+            forget::<F, T>(tables, scratch, table);
+        }
     }
     if scratch.opening.flags & flags::DSR != 0 {
         return one_way::<F, T>(tables, scratch);
@@ -267,13 +286,15 @@ fn one_way<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Resu
         .map_err(|_| Reason::FlowTableFull)
 }
 
-/// Deletes what an earlier connection with the key's ports has left, forward first.
+/// Deletes what an earlier connection with the key's ports has left, forward first. The answers to datagrams that are under way still have
+/// to come through: the entry for them grows old by itself.
 #[inline(never)]
 fn forget<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, table: FlowTable) {
-    let Scratch { key, flow, .. } = scratch;
-    if let Some(entry) = growth::find::<F, T>(tables, table, key) {
-        entry.copy_to(flow);
-        growth::delete::<F, T>(tables, table, key);
+    let Scratch { headers, key, flow, .. } = scratch;
+    let Some(entry) = growth::find::<F, T>(tables, table, key) else { return };
+    entry.copy_to(flow);
+    growth::delete::<F, T>(tables, table, key);
+    if headers.connected() {
         let forward_key = *key;
         *key = F::opposite(key, flow);
         growth::delete::<F, T>(tables, table, key);
@@ -294,8 +315,8 @@ fn claim<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>, sport: Po
     growth::insert::<F, T>(tables, FlowTable::Embryonic, key, reverse, Insert::New)
 }
 
-/// After [`claim`] found the key taken: an entry that the same connection has left (its forward half was evicted) is taken
-/// over.
+/// After [`claim`] found the key taken: an entry that the same client has left there is taken over. Its forward half was evicted, or led
+/// to another backend in between.
 #[inline(never)]
 fn retake<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Result<(), Refused> {
     let Scratch { key, opening, flow, reverse, .. } = scratch;
@@ -305,9 +326,11 @@ fn retake<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> Resul
         if !is_reply_to::<F>(flow, &opening.client) {
             return Err(Refused::Exists);
         }
-        growth::delete::<F, T>(tables, table, key);
     }
-    growth::insert::<F, T>(tables, FlowTable::Embryonic, key, reverse, Insert::Replace)
+    // In this order: an answer finds one of them at any moment.
+    growth::insert::<F, T>(tables, FlowTable::Embryonic, key, reverse, Insert::Replace)?;
+    growth::delete::<F, T>(tables, FlowTable::Established, key);
+    Ok(())
 }
 
 /// Whether a reverse entry leads back to this client's connection.

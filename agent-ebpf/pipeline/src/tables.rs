@@ -114,6 +114,8 @@ pub struct Scratch<F: Family> {
     pub reverse: F::Flow,
     /// Where the packet goes.
     pub target: Target,
+    /// Whether the flow probe found an entry that the packet must not follow: 0 or 1.
+    pub remains: u32,
 }
 
 /// The tables of one family.

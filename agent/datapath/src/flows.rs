@@ -67,7 +67,7 @@ pub struct FlowCount {
 /// What both families' keys and values offer.
 trait Flow: Bytes + 'static {
     /// The flow's key.
-    type Key: Bytes + 'static;
+    type Key: Bytes + PartialEq + 'static;
     /// What is the same in both families.
     fn state(&self) -> &FlowState;
     /// Key of the other entry of the pair.
@@ -205,12 +205,12 @@ fn pass<F: Flow>(pins: &Pins, map: &MapSpec, now: u32) -> Result<Pass, FlowsErro
 }
 
 /// Deletes those of these entries' pairs that have been idle for too long; returns how many entries went. A pair is judged at its forward
-/// entry; a reverse entry that has lost its forward one is judged alone.
+/// entry; a reverse entry that has lost its forward one, or whose client has got another backend since, is judged alone.
 fn delete_idle<F: Flow>(table: &Table<F::Key, F>, silent: &[(F::Key, F)], now: u32) -> io::Result<usize> {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for (key, value) in silent {
         let other = F::other(key, value);
-        let partner = table.get(&other)?;
+        let partner = table.get(&other)?.filter(|partner| F::other(&other, partner) == *key);
         if value.state().kind != KIND_FORWARD && partner.is_some() {
             continue;
         }

@@ -1,5 +1,8 @@
 //! Numbered datagrams at a steady rate, each of which must come back once. Nothing is sent twice: a datagram that the
 //! path drops is lost, and counted with the pod that had answered last on the same socket.
+//!
+//! Whoever serves a Service may end a connected socket whose backend has left (`SOCK_DESTROY`: the socket gets `ECONNABORTED`). A question
+//! that is under way at that moment has no socket left for its answer: it is counted as cut off, apart from what the path loses.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,6 +22,8 @@ use super::tally::{Failures, Silence, got, milliseconds, pod, reason};
 
 /// After the last datagram answers are waited for until none has come for so long.
 const QUIET: Duration = Duration::from_secs(1);
+/// A question is under way for no longer than this: what was asked earlier and had no answer when its socket ended was lost before.
+const UNDER_WAY: Duration = Duration::from_millis(20);
 
 /// What is counted.
 #[derive(Default, Serialize)]
@@ -26,6 +31,9 @@ pub(super) struct Totals {
     sent: u64,
     answered: u64,
     lost: u64,
+    /// Those that were under way when their socket was ended, and the longest time between asking and that.
+    cut_off: u64,
+    longest_cut_off_ms: f64,
     /// Answers that came more than once.
     duplicated: u64,
     /// Answers to something that was not asked.
@@ -47,7 +55,7 @@ pub(super) struct Totals {
 
 impl Totals {
     pub(super) fn finish(&mut self) {
-        self.lost = self.sent - self.answered;
+        self.lost = self.sent - self.answered - self.cut_off;
     }
 }
 
@@ -79,6 +87,9 @@ struct Flow {
 #[derive(Default)]
 struct Sent {
     answers: Vec<u32>,
+    at: Vec<Instant>,
+    /// How long it had been under way when its socket ended.
+    cut_off: BTreeMap<usize, Duration>,
     /// Who had answered last when it was sent: an index into `pods`.
     owner: Vec<u32>,
     pods: Vec<String>,
@@ -86,11 +97,12 @@ struct Sent {
 }
 
 impl Sent {
-    fn push(&mut self) {
+    fn push(&mut self, now: Instant) {
         if self.pods.is_empty() {
             self.pods.push("-".to_owned());
         }
         self.answers.push(0);
+        self.at.push(now);
         self.owner.push(self.pods.len() as u32 - 1);
     }
 
@@ -101,10 +113,24 @@ impl Sent {
         self.silence.broken();
     }
 
-    /// The runs of datagrams without an answer: first, last.
+    /// The socket was ended.
+    fn ended(&mut self, now: Instant) {
+        for (number, at) in self.at.iter().enumerate().rev() {
+            let under_way = now.duration_since(*at);
+            if under_way > UNDER_WAY {
+                break;
+            }
+            if self.answers[number] == 0 {
+                self.cut_off.insert(number, under_way);
+            }
+        }
+    }
+
+    /// The runs of datagrams without an answer, those aside that were cut off: first, last.
     fn lost(&self) -> Vec<(usize, usize)> {
         let mut runs: Vec<(usize, usize)> = Vec::new();
-        for (number, _) in self.answers.iter().enumerate().filter(|(_, answers)| **answers == 0) {
+        let silent = self.answers.iter().enumerate().filter(|(_, answers)| **answers == 0);
+        for (number, _) in silent.filter(|(number, _)| !self.cut_off.contains_key(number)) {
             match runs.last_mut() {
                 Some((_, last)) if *last + 1 == number => *last = number,
                 _ => runs.push((number, number)),
@@ -154,7 +180,7 @@ impl Flow {
         }
         match result {
             Ok(_) => {
-                self.sent.borrow_mut().push();
+                self.sent.borrow_mut().push(Instant::now());
                 self.run.totals.borrow_mut().udp.sent += 1;
             }
             Err(error) => self.failed("send", &error),
@@ -172,12 +198,14 @@ impl Flow {
         let number = got(&answer)
             .and_then(|got| got.strip_prefix(&format!("U{}-", self.index)))
             .and_then(|number| number.parse::<usize>().ok());
-        let Some(count) = number.and_then(|number| sent.answers.get_mut(number)) else {
+        let known = number.filter(|number| *number < sent.answers.len());
+        let Some(number) = known else {
             totals.udp.wrong += 1;
             return;
         };
-        *count += 1;
-        if *count > 1 {
+        sent.answers[number] += 1;
+        sent.cut_off.remove(&number);
+        if sent.answers[number] > 1 {
             totals.udp.duplicated += 1;
             return;
         }
@@ -189,6 +217,7 @@ impl Flow {
     /// What a client does whose socket has lost its peer.
     async fn connect_again(&self, socket: &UdpSocket) {
         self.run.totals.borrow_mut().udp.reconnects += 1;
+        self.sent.borrow_mut().ended(Instant::now());
         if let Err(error) = socket.connect(self.target).await {
             self.failed("connect", &error);
         }
@@ -216,6 +245,9 @@ impl Drop for Flow {
         }
         let mut totals = self.run.totals.borrow_mut();
         totals.udp.longest_gap_ms = totals.udp.longest_gap_ms.max(milliseconds(sent.silence.longest));
+        totals.udp.cut_off += sent.cut_off.len() as u64;
+        let longest = sent.cut_off.values().max().copied().unwrap_or_default();
+        totals.udp.longest_cut_off_ms = totals.udp.longest_cut_off_ms.max(milliseconds(longest));
         for (first, last) in runs {
             for number in first..=last {
                 let owner = &sent.pods[sent.owner[number] as usize];
@@ -245,12 +277,26 @@ mod tests {
     }
 
     #[test]
+    fn a_question_under_way_is_cut_off_when_its_socket_ends_and_an_older_one_was_lost() {
+        let start = Instant::now();
+        let mut sent = Sent::default();
+        sent.push(start);
+        let later = start + UNDER_WAY * 2;
+        (0..3).for_each(|_| sent.push(later));
+        sent.answers[2] = 1;
+        sent.ended(later + UNDER_WAY);
+        assert_eq!(sent.cut_off.keys().collect::<Vec<_>>(), [&1, &3]);
+        assert_eq!(sent.lost(), [(0, 0)]);
+    }
+
+    #[test]
     fn lost_datagrams_are_runs_with_the_pod_that_had_answered_last() {
         let mut sent = Sent::default();
-        sent.push();
+        let now = Instant::now();
+        sent.push(now);
         sent.answered_by("a");
         sent.answers[0] = 1;
-        (0..4).for_each(|_| sent.push());
+        (0..4).for_each(|_| sent.push(now));
         sent.answers[3] = 1;
         assert_eq!(sent.lost(), [(1, 2), (4, 4)]);
         let owners: Vec<_> = sent.owner.iter().map(|owner| sent.pods[*owner as usize].as_str()).collect();

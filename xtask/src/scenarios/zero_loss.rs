@@ -2,9 +2,8 @@
 //! packets alone) and from outside through a NodePort, while agents die, are upgraded to another table layout and change a thousand
 //! endpoints, while the flow table grows, and while a node is drained. Only what led to a killed pod may break.
 //!
-//! # Limits
-//! A socket that is connected to a UDP service gets an error when its backend leaves, and `perf soak` does not connect it again: from then
-//! on it sends nothing, which the printed numbers show and no check judges. What was sent is judged.
+//! The agent ends a connected UDP socket whose backend has left; `perf soak` connects it again. A datagram that was under way in that
+//! moment is told apart from lost ones and printed: its answer has no socket.
 //!
 //! `--full` makes it 200 long connections, 5,000 short ones a minute and 150 datagrams a second.
 

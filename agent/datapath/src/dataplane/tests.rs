@@ -233,6 +233,24 @@ fn a_new_process_adopts_everything_that_the_last_one_wrote() {
 }
 
 #[test]
+fn what_the_former_backend_of_a_client_left_goes_when_it_is_idle_whatever_the_client_does() {
+    on_node(|node| {
+        let (dataplane, _) = node.open(0);
+        let table = node.flows(0);
+        let [(key, value), (reverse, answer)] = pair(1024);
+        let former = FlowKey4 { src: "10.244.2.6".parse::<std::net::Ipv4Addr>().unwrap().into(), ..reverse };
+        let long_ago = answer.state.last_seen.wrapping_sub(1_000_000);
+        let silent = Flow4 { state: FlowState { last_seen: long_ago, ..answer.state }, ..answer };
+        for (key, value) in [(key, value), (reverse, answer), (former, silent)] {
+            table.insert(&key, &value, BPF_ANY).unwrap();
+        }
+        assert_eq!(dataplane.collect_flows().unwrap().deleted, 1);
+        assert!(table.get(&former).unwrap().is_none());
+        check_flows(&table, 1024..1025);
+    });
+}
+
+#[test]
 fn tables_of_another_layout_are_carried_over_in_both_directions() {
     on_node(|node| {
         let (first, learned) = node.open(0);
