@@ -99,8 +99,10 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
             if !wanted::<F, T>(tables, &mut scratch.headers) {
                 return pass();
             }
-            if !flow::probe::<F, T>(tables, scratch) {
-                let client = handover::client::<F, P, T>(pkt, tables, &scratch.headers, at);
+            let client = handover::client::<F, P, T>(pkt, tables, &scratch.headers, at);
+            if handover::opens_without_entry::<F, T>(tables, scratch, client)
+                || !flow::probe::<F, T>(tables, scratch)
+            {
                 Step::from(forward::balance::<F, P, T>(pkt, tables, client, scratch, at))?;
             }
         }
