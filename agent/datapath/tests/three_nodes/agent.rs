@@ -1,10 +1,8 @@
 //! A node's agent without an API server: crates `network`, `service` and `datapath` joined as `beeline-agent` joins them, told what to do by
 //! lines on standard input.
 
-use std::io::{BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use service::{HostPort, NodeFacts, ObjectKey, Protocol, Tables};
 
 use crate::fabric::{Fabric, NODES};
-use crate::process::{self, Failure, Place, line, say};
+use crate::process::{self, Failure, Place, Process, say};
 
 /// How agents are started.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,11 +41,7 @@ struct Setup {
 }
 
 /// The parent's handle.
-pub struct Agent {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub struct Agent(Process);
 
 impl Agent {
     /// Starts the process; [`Agent::ready`] waits for it.
@@ -63,21 +57,18 @@ impl Agent {
             mode: mode.clone(),
         };
         let place = Place::unserved(fabric.node(node));
-        let (child, input, output) = process::child(&place, "agent", &serde_json::to_string(&setup).unwrap());
-        Self { child, input, output }
+        Self(Process::start(&place, "agent", &serde_json::to_string(&setup).unwrap()))
     }
 
     /// Waits until the programs are attached.
-    pub fn ready(mut self) -> Self {
-        assert_eq!(line(&mut self.output).as_deref(), Some("ready"));
-        self
+    pub fn ready(self) -> Self {
+        Self(self.0.ready())
     }
 
     /// Gives an order; it must succeed. Returns what the agent said.
     #[track_caller]
     pub fn tell(&mut self, order: &str) -> String {
-        writeln!(self.input, "{order}").unwrap();
-        let answer = line(&mut self.output).unwrap_or_else(|| panic!("{order}: the agent has ended"));
+        let answer = self.0.ask(order);
         let (word, rest) = answer.split_once(' ').unwrap_or((&answer, ""));
         assert_eq!(word, "ok", "{order}: {answer}");
         rest.to_owned()
@@ -85,8 +76,7 @@ impl Agent {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.0.kill();
     }
 
     /// Gives the pod in this namespace its network; its addresses, IPv4 first.
@@ -94,13 +84,6 @@ impl Agent {
         let addresses = self.tell(&format!("pod {uid} /run/netns/{namespace}"));
         let addresses: Vec<IpAddr> = addresses.split(' ').map(|address| address.parse().unwrap()).collect();
         addresses.try_into().unwrap()
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::agent::{Agent, Mode};
+use crate::agent::Mode;
 use crate::cluster::{Backend, Cluster, Hook, Who};
 use crate::fabric::NODES;
 use crate::features::publish;
@@ -101,10 +101,8 @@ pub fn agents_of_another_layout_follow(cluster: &mut Cluster, mode: &Mode, title
         for node in 0..NODES {
             cluster.agents[node].kill();
             std::thread::sleep(std::time::Duration::from_millis(100));
-            let next = Agent::start(&cluster.fabric, node, &Mode { salt, ..mode.clone() });
-            cluster.agents[node] = next.ready();
-            let pods = cluster.pods_of(node).join(" ");
-            cluster.agents[node].tell(&format!("recover {pods}"));
+            cluster.start_agent(node, &Mode { salt, ..mode.clone() });
+            cluster.recover(node);
         }
         publish(cluster, &SERVICE, json!({}), json!({}));
         cluster.tell("start");

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -12,12 +11,12 @@ use rustix::net::sockopt::{Timeout, set_socket_reuseaddr, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketType};
 use serde::{Deserialize, Serialize};
 
-use crate::process::{self, Place, child, line, say};
+use crate::process::{self, Place, Process, say};
 use crate::server::{BLOCKS, ECHO};
 use crate::stream;
 
 /// A question. As long as what a refusal quotes: in native mode a veth leaves too little room behind a shorter packet for the refusal.
-const QUESTION: &[u8] = b"who are you, and whom do you see?\n";
+pub const QUESTION: &[u8] = b"who are you, and whom do you see?\n";
 /// Questions that one client has open at a time.
 const WORKERS: usize = 8;
 
@@ -78,42 +77,29 @@ pub enum Outcome {
 }
 
 /// The parent's handle.
-pub struct Client {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub struct Client(Process);
 
 impl Client {
     /// Its sockets get source ports from this one on, each once: a pod that uses one port towards a service on packets and soon after
     /// straight to the service's backend gets the second answer from the service.
     pub fn start(place: &Place, first_port: u16) -> Self {
-        let (child, input, mut output) = child(place, "client", &first_port.to_string());
-        assert_eq!(line(&mut output).as_deref(), Some("ready"), "client {place:?}");
-        Self { child, input, output }
+        Self(Process::start(place, "client", &first_port.to_string()).ready())
     }
 
     /// Hands the questions over; [`Client::outcomes`] collects.
     pub fn ask(&mut self, asks: &[Ask]) {
-        writeln!(self.input, "{}", serde_json::to_string(asks).unwrap()).unwrap();
+        self.0.tell(&serde_json::to_string(asks).unwrap());
     }
 
     /// What became of the questions, in their order.
     pub fn outcomes(&mut self) -> Vec<Outcome> {
-        serde_json::from_str(&line(&mut self.output).unwrap()).unwrap()
+        serde_json::from_str(&self.0.line().unwrap()).unwrap()
     }
 
     /// One question, once; from this source port if it matters.
     pub fn once(&mut self, transport: Transport, to: SocketAddr, from: Option<u16>) -> Outcome {
         self.ask(&[Ask { transport, to, want: 1, tries: 1, patience_ms: 700, from }]);
         self.outcomes().remove(0)
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -249,7 +235,7 @@ fn echo(socket: &UdpSocket, to: SocketAddr, length: u16) -> io::Result<SocketAdd
 }
 
 /// Connects; `SO_SNDTIMEO` counts for `connect`, too (socket(7)).
-fn connect(from: SocketAddr, to: SocketAddr, patience: Option<Duration>) -> io::Result<TcpStream> {
+pub fn connect(from: SocketAddr, to: SocketAddr, patience: Option<Duration>) -> io::Result<TcpStream> {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
     // The port's last connection may be in TIME_WAIT, to another address.

@@ -164,7 +164,7 @@ impl Cluster {
     }
 
     /// The uids of a node's pods.
-    pub fn pods_of(&self, node: usize) -> Vec<String> {
+    fn pods_of(&self, node: usize) -> Vec<String> {
         let uid = |prefix: &str| format!("uid-{prefix}{node}");
         let backend = self.backends.contains_key(&node).then(|| uid("b"));
         backend.into_iter().chain(self.pods.contains_key(&node).then(|| uid("c"))).collect()
@@ -203,12 +203,30 @@ impl Cluster {
         }
     }
 
+    /// An agent in this mode for a node whose last one is dead; it has the tables and knows nothing else.
+    pub fn start_agent(&mut self, node: usize, mode: &Mode) {
+        self.agents[node] = Agent::start(&self.fabric, node, mode).ready();
+    }
+
+    /// Tells a node's agent about the pods that it finds there.
+    pub fn recover(&mut self, node: usize) {
+        let pods = self.pods_of(node).join(" ");
+        self.agents[node].tell(&format!("recover {pods}"));
+    }
+
     /// Publishes these backends, port 8080 of each, as the endpoints of a Service.
     #[track_caller]
     pub fn publish(&mut self, service: &str, backends: &[Backend]) {
+        self.publish_with(service, backends, &json!({}));
+    }
+
+    /// [`Cluster::publish`], with these conditions of every endpoint.
+    #[track_caller]
+    pub fn publish_with(&mut self, service: &str, backends: &[Backend], conditions: &Value) {
         for (family, six) in [("IPv4", false), ("IPv6", true)] {
             let endpoint = |backend: &Backend| {
-                let mut endpoint = json!({"addresses": [self.backend_address(*backend, six)]});
+                let address = self.backend_address(*backend, six);
+                let mut endpoint = json!({"addresses": [address], "conditions": conditions});
                 if let Some(node) = backend.node() {
                     endpoint["nodeName"] = Value::from(format!("node{node}"));
                 }

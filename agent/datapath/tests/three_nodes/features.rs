@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::client::{Outcome, Sight, Transport};
 use crate::cluster::{Backend, Cluster, Hook, Who};
 use crate::ping;
+use crate::server::PORT;
 use crate::spec::{Address, PODS, Shape, shape};
 
 /// Both ways to ask that hear of refusals.
@@ -23,7 +24,7 @@ pub fn publish(cluster: &mut Cluster, shape: &Shape, fields: Value, annotations:
 
 /// The only backend that has answered.
 #[track_caller]
-fn sight(outcome: &Outcome) -> &Sight {
+pub fn sight(outcome: &Outcome) -> &Sight {
     match outcome {
         Outcome::Answered(sights) if sights.len() == 1 => sights.first().unwrap(),
         other => panic!("no answer: {other:?}"),
@@ -64,6 +65,18 @@ pub fn service_addresses_answer_pings(cluster: &Cluster) {
     }
     assert!(wrong.is_empty(), "pings: {wrong:#?}");
     println!("ok: pings");
+}
+
+/// A pod that asks outside, without any Service: the node's address is seen.
+pub fn pods_leave_the_cluster_under_their_nodes_address(cluster: &mut Cluster) {
+    for (node, six) in [0, 2].into_iter().flat_map(|node| [(node, false), (node, true)]) {
+        let to = SocketAddr::new(cluster.backend_address(Backend::Outer, six), PORT);
+        for transport in [Transport::Tcp, Transport::Udp] {
+            let outcome = once(cluster, (Who::Pod(node), Hook::Packet), transport, to, None);
+            assert_eq!(sight(&outcome).seen, cluster.node_address(node, six), "{transport:?} {to}");
+        }
+    }
+    println!("ok: pods to the outside");
 }
 
 /// `loadBalancerSourceRanges` binds the balancer's address and nothing else.

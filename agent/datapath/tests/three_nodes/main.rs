@@ -5,22 +5,27 @@
 //! EndpointSlices as objects, and real network cards.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod affinity;
 mod agent;
 mod bulk;
 mod capture;
+mod changes;
 mod churn;
 mod client;
 mod cluster;
 mod direct;
 mod fabric;
 mod features;
+mod held;
 mod matrix;
 mod pass;
 mod ping;
 mod process;
+mod reuse;
 mod server;
 mod spec;
 mod stream;
+mod takeover;
 mod traffic;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,6 +33,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use agent::Mode;
 use cluster::Cluster;
 use fabric::Plan;
+use spec::SHAPES;
 
 /// Bytes of datagrams: one that fits every way, one of many fragments.
 const DATAGRAMS: [u16; 2] = [1400, 20_000];
@@ -39,6 +45,7 @@ fn child_process() {
         Ok("agent") => agent::main(),
         Ok("server") => server::main(),
         Ok("client") => client::main(),
+        Ok("held") => held::main(),
         Ok("traffic") => traffic::main(),
         _ => {}
     }
@@ -67,7 +74,7 @@ fn matrix_with(xdp: &str) {
     let plan = Plan { far_ends_run_xdp: xdp == "native", ..Plan::default() };
     let mut cluster = Cluster::start(plan, &mode(xdp));
     matrix::publish(&mut cluster);
-    matrix::check(&mut cluster, &format!("XDP {xdp}"));
+    matrix::check(&mut cluster, &format!("XDP {xdp}"), &SHAPES);
 }
 
 #[test]
@@ -91,6 +98,7 @@ fn features_with(xdp: &str) {
     let mut cluster = Cluster::start(plan, &mode(xdp));
     matrix::publish(&mut cluster);
     features::service_addresses_answer_pings(&cluster);
+    features::pods_leave_the_cluster_under_their_nodes_address(&mut cluster);
     features::source_ranges_bind_the_balancers_address(&mut cluster);
     features::maglev_is_the_same_on_all_nodes(&mut cluster);
     features::host_ports_may_have_an_address(&mut cluster);
@@ -105,6 +113,31 @@ fn further_fields_of_services_are_honoured_without_xdp() {
 #[test]
 fn further_fields_of_services_are_honoured_with_native_xdp() {
     features_with("native");
+}
+
+#[test]
+fn changes_of_a_service_reach_every_client() {
+    let Some(_turn) = turn() else { return };
+    let mut cluster = Cluster::start(Plan::default(), &mode("off"));
+    changes::policies_and_endpoints_change(&mut cluster);
+    changes::udp_flows_move_when_their_backend_goes(&mut cluster);
+    affinity::clients_stay_with_their_backend(&mut cluster);
+}
+
+#[test]
+fn connections_outlive_agents_layouts_and_sizes() {
+    let Some(_turn) = turn() else { return };
+    let mut cluster = Cluster::start(Plan::default(), &mode("off"));
+    takeover::connections_stay(&mut cluster, &mode("off"));
+}
+
+#[test]
+fn source_ports_may_be_used_again() {
+    let Some(_turn) = turn() else { return };
+    for xdp in ["off", "generic"] {
+        let mut cluster = Cluster::start(Plan::default(), &mode(xdp));
+        reuse::source_ports_are_free_again(&mut cluster, &format!("XDP {xdp}"));
+    }
 }
 
 #[test]
@@ -161,7 +194,7 @@ fn a_node_behind_a_router_is_reached_by_tunnel() {
         let mut cluster = Cluster::start(plan, &Mode { tunnel: true, ..mode(xdp) });
         bulk::whole(&mut cluster, &format!("third node behind a router, XDP {xdp}"), datagrams);
         matrix::publish(&mut cluster);
-        matrix::check(&mut cluster, &format!("third node behind a router, XDP {xdp}"));
+        matrix::check(&mut cluster, &format!("third node behind a router, XDP {xdp}"), &SHAPES);
     }
 }
 

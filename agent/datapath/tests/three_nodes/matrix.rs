@@ -20,8 +20,8 @@ const SILENCE_MS: u64 = 300;
 const PRINTED: usize = 60;
 
 /// One row.
-struct Row {
-    shape: &'static Shape,
+struct Row<'a> {
+    shape: &'a Shape,
     address: Address,
     client: (Who, Hook),
     transport: Transport,
@@ -29,7 +29,7 @@ struct Row {
     expected: Expected,
 }
 
-impl Row {
+impl Row<'_> {
     fn ask(&self) -> Ask {
         let (want, tries, patience_ms) = match &self.expected {
             Expected::Answers(backends) if backends.len() > 1 => (backends.len(), TRIES, PATIENCE_MS),
@@ -68,9 +68,9 @@ impl Row {
     }
 }
 
-fn rows(cluster: &Cluster) -> Vec<Row> {
+fn rows<'a>(cluster: &Cluster, shapes: &'a [Shape]) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
-    for (shape, address) in SHAPES.iter().flat_map(|shape| ADDRESSES.map(|address| (shape, address))) {
+    for (shape, address) in shapes.iter().flat_map(|shape| ADDRESSES.map(|address| (shape, address))) {
         for (who, hook) in CLIENTS.into_iter().filter(|(who, _)| shape.applies(*who, address)) {
             for six in [false, true] {
                 let expected = shape.expected(cluster, who, hook, address, six);
@@ -99,11 +99,11 @@ pub fn publish(cluster: &mut Cluster) {
     cluster.agents[0].tell(&format!("hostport uid-b0 {HOST_PORT} any {}", addresses.join(",")));
 }
 
-/// Asks all rows, a client's one after the other and the clients' side by side.
+/// Asks all rows of these Services, a client's one after the other and the clients' side by side.
 #[track_caller]
-pub fn check(cluster: &mut Cluster, title: &str) {
-    let mut by_client: BTreeMap<(Who, Hook), Vec<Row>> = BTreeMap::new();
-    for row in rows(cluster) {
+pub fn check(cluster: &mut Cluster, title: &str, shapes: &[Shape]) {
+    let mut by_client: BTreeMap<(Who, Hook), Vec<Row<'_>>> = BTreeMap::new();
+    for row in rows(cluster, shapes) {
         by_client.entry(row.client).or_default().push(row);
     }
     for (client, rows) in &by_client {

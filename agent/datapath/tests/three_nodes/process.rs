@@ -26,19 +26,73 @@ impl Place {
     }
 }
 
-/// Starts this binary in a role; it waits for a line before it does anything, so that its cgroup is right by then.
-pub fn child(place: &Place, role: &str, arguments: &str) -> (Child, ChildStdin, BufReader<ChildStdout>) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "child_process", "--nocapture", "--test-threads=1"]);
-    command.env("BEELINE_TEST_ROLE", role).env("BEELINE_TEST_ARGUMENTS", arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = open(&place.namespace).run(|| command.spawn().unwrap()).unwrap();
-    if let Some(cgroup) = &place.cgroup {
-        std::fs::write(cgroup_path(cgroup).join("cgroup.procs"), child.id().to_string()).unwrap();
+/// The parent's handle of a child; killed when dropped.
+pub struct Process {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Process {
+    /// Starts this binary in a role; it waits for a line before it does anything, so that its cgroup is right by then.
+    pub fn start(place: &Place, role: &str, arguments: &str) -> Self {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "child_process", "--nocapture", "--test-threads=1"]);
+        command.env("BEELINE_TEST_ROLE", role).env("BEELINE_TEST_ARGUMENTS", arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = open(&place.namespace).run(|| command.spawn().unwrap()).unwrap();
+        if let Some(cgroup) = &place.cgroup {
+            std::fs::write(cgroup_path(cgroup).join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
+        let (input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+        let mut process = Self { child, input, output };
+        process.tell("go");
+        process
     }
-    let (mut input, output) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
-    writeln!(input, "go").unwrap();
-    (child, input, output)
+
+    /// Waits until it says that it is ready.
+    #[track_caller]
+    pub fn ready(mut self) -> Self {
+        assert_eq!(self.line().as_deref(), Some("ready"));
+        self
+    }
+
+    /// Hands it a line.
+    pub fn tell(&mut self, text: &str) {
+        writeln!(self.input, "{text}").unwrap();
+    }
+
+    /// The next line that it meant for us; none if it has ended.
+    pub fn line(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.output.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            // The harness writes "test child_process ... " without a line end before our first line.
+            if let Some(at) = line.find(MARK) {
+                return Some(line[at + MARK.len()..].trim_end().to_owned());
+            }
+        }
+    }
+
+    /// Hands it a line; what it answers.
+    pub fn ask(&mut self, text: &str) -> String {
+        self.tell(text);
+        self.line().unwrap_or_else(|| panic!("{text}: the process has ended"))
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
 }
 
 /// In the child: what it was given, once it may begin.
@@ -46,20 +100,6 @@ pub fn arguments() -> String {
     let mut go = String::new();
     std::io::stdin().read_line(&mut go).unwrap();
     std::env::var("BEELINE_TEST_ARGUMENTS").unwrap()
-}
-
-/// The next line that a child meant for us.
-pub fn line(output: &mut impl BufRead) -> Option<String> {
-    loop {
-        let mut line = String::new();
-        if output.read_line(&mut line).unwrap() == 0 {
-            return None;
-        }
-        // The harness writes "test child_process ... " without a line end before our first line.
-        if let Some(at) = line.find(MARK) {
-            return Some(line[at + MARK.len()..].trim_end().to_owned());
-        }
-    }
 }
 
 /// Prints a line for the parent.

@@ -2,9 +2,8 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::process::Child;
 
-use crate::process::{self, Place, child, line, say};
+use crate::process::{self, Place, Process, say};
 use crate::stream;
 
 /// Where backends listen.
@@ -17,22 +16,12 @@ pub const BLOCKS: &str = "blocks ";
 
 /// A running backend; killed when dropped.
 pub struct Server {
-    child: Child,
+    _process: Process,
 }
 
 impl Server {
     pub fn start(place: &Place, name: &str) -> Self {
-        let (child, _input, mut output) = child(place, "server", name);
-        assert_eq!(line(&mut output).as_deref(), Some("ready"), "server {name}");
-        // The child's standard input is closed from here on; it does not read it again.
-        Self { child }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        Self { _process: Process::start(place, "server", name).ready() }
     }
 }
 

@@ -35,7 +35,7 @@ pub const fn shape(
 }
 
 pub const PODS: &[Backend] = &[Backend::Pod(0), Backend::Pod(1)];
-const HOSTS: &[Backend] = &[Backend::Host(0), Backend::Host(1)];
+pub const HOSTS: &[Backend] = &[Backend::Host(0), Backend::Host(1)];
 
 /// The Services: name, number, externalTrafficPolicy and internalTrafficPolicy Local, endpoints.
 pub const SHAPES: [Shape; 9] = [

@@ -2,7 +2,6 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::process::{Child, ChildStdin, ChildStdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -10,7 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::process::{self, Place, child, line, say};
+use crate::process::{self, Place, Process, say};
 use crate::server::ECHO;
 
 /// Pauses between the lines of all long connections, between short connections, and between datagrams.
@@ -31,32 +30,18 @@ pub struct Totals {
 }
 
 /// The parent's handle.
-pub struct Traffic {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-}
+pub struct Traffic(Process);
 
 impl Traffic {
     /// Starts so many long connections to an address, and the other traffic to it.
     pub fn start(place: &Place, to: SocketAddr, long: usize) -> Self {
         let arguments = serde_json::to_string(&(to, long)).unwrap();
-        let (child, input, mut output) = child(place, "traffic", &arguments);
-        assert_eq!(line(&mut output).as_deref(), Some("ready"), "traffic to {to}");
-        Self { child, input, output }
+        Self(Process::start(place, "traffic", &arguments).ready())
     }
 
     /// Ends it.
     pub fn stop(mut self) -> Totals {
-        writeln!(self.input, "stop").unwrap();
-        serde_json::from_str(&line(&mut self.output).unwrap()).unwrap()
-    }
-}
-
-impl Drop for Traffic {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        serde_json::from_str(&self.0.ask("stop")).unwrap()
     }
 }
 
