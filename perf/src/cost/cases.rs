@@ -49,9 +49,15 @@ const CLUSTER_UDP: &str = "service 10.96.0.10:80/udp -> 10.244.2.9:8080\nat pod 
 const POD_TO_POD: &str = "at pod 5\nin pod5>host5 64 tcp 10.244.1.5:40000>10.244.1.6:80 A +50";
 const POD_TO_NODE: &str = "at pod 5\nin pod5>host5 64 tcp 10.244.1.5:40000>10.244.2.9:80 A +50";
 const NODE_TO_POD: &str = "at up\nin node2>uplink 64 tcp 10.244.2.9:80>10.244.1.5:40000 A +50";
-const NEW_TCP: &str = "service node:30080/tcp -> 10.244.2.9:8080\nat xdp\n\
+/// Eight backends: the full table of unanswered flows holds 8,192 connections to each, one in eight of its source ports.
+const NEW_TCP: &str = "service node:30080/tcp -> 10.244.2.9:8080 10.244.2.10:8080 10.244.2.11:8080 10.244.2.12:8080 \
+    10.244.2.13:8080 10.244.2.14:8080 10.244.2.15:8080 10.244.2.16:8080\nat xdp\n\
     in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S";
-const NEW_UDP: &str = "service node:30080/udp -> 10.244.2.9:8080\nat xdp\n\
+/// One backend: nearly all source ports towards it are taken, and several are tried.
+const NEW_TCP_SHORT: &str = "service node:30080/tcp -> 10.244.2.9:8080\nat xdp\n\
+    in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S";
+const NEW_UDP: &str = "service node:30080/udp -> 10.244.2.9:8080 10.244.2.10:8080 10.244.2.11:8080 10.244.2.12:8080 \
+    10.244.2.13:8080 10.244.2.14:8080 10.244.2.15:8080 10.244.2.16:8080\nat xdp\n\
     in client>uplink 64 udp 172.30.0.3:40000>172.30.0.11:30080 +18 nosum";
 const NEW_MAGLEV: &str = "service maglev node:30080/tcp -> 10.244.2.9:8080 10.244.2.10:8080 10.244.2.11:8080\nat xdp\n\
     in client>uplink 64 tcp 172.30.0.3:40000>172.30.0.11:30080 S";
@@ -86,6 +92,7 @@ pub(crate) const CASES: &[Case] = &[
     case("tc, other node to pod, IPv4", false, Vary::Nothing, REDIRECT, NODE_TO_POD),
     case("XDP, new flow, entry, TCP, IPv4", false, Vary::Flow, TX, NEW_TCP),
     case("XDP, new flow, entry, TCP, IPv6", true, Vary::Flow, TX, NEW_TCP),
+    case("XDP, new flow, entry, source ports short, TCP, IPv4", false, Vary::Flow, TX, NEW_TCP_SHORT),
     case("XDP, new flow, entry, UDP, IPv4", false, Vary::Flow, TX, NEW_UDP),
     case("XDP, new flow, Maglev, TCP, IPv4", false, Vary::Flow, TX, NEW_MAGLEV),
     case("XDP, new flow, Maglev, direct return, TCP, IPv4", false, Vary::Flow, TX, NEW_DSR),
