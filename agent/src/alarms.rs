@@ -42,7 +42,7 @@ const CONDITIONS: &[Condition] = &[
         reason: "flow-table-full",
         begins: "FlowTableFull",
         ends: "FlowTableHasRoom",
-        meaning: "the table of established flows is full; new translated connections are dropped",
+        meaning: "the table of unanswered flows does not take all new flows; new translated connections are dropped",
     },
 ];
 

@@ -165,7 +165,6 @@ fn open(flags: &Proxy, node: NodeConfig, uplinks: Vec<Uplink>) -> Result<(Arc<Da
         flow_entries_limit: flags.flow_entries_limit,
         snat_ports: flags.snat_ports.clone(),
         layout_salt: flags.layout_salt,
-        ..Options::default()
     };
     let (dataplane, learned) = Dataplane::open(options, node).context("data plane")?;
     tracing::info!(

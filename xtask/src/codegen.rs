@@ -95,7 +95,6 @@ fn kind(kind: MapKind) -> &'static str {
     match kind {
         MapKind::Hash => "hash",
         MapKind::LruHash => "LRU hash",
-        MapKind::LruHashPerCpuLists => "LRU hash, lists per CPU",
         MapKind::MappedArray => "array, mapped by the agent",
         MapKind::PerCpuArray => "array per CPU",
         MapKind::LpmTrie => "LPM trie",
@@ -108,9 +107,7 @@ fn kind(kind: MapKind) -> &'static str {
 fn memory(map: &MapSpec) -> String {
     let pad = |size: usize| size.next_multiple_of(8);
     let bytes = match map.kind {
-        MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists => {
-            48 + pad(map.key_size) + pad(map.value_size)
-        }
+        MapKind::Hash | MapKind::LruHash => 48 + pad(map.key_size) + pad(map.value_size),
         MapKind::MappedArray => pad(map.value_size),
         MapKind::PerCpuArray => return format!("{} per CPU", size(pad(map.value_size) * map.entries)),
         // Not preallocated: a node has 24 bytes before the address, and each range may need an inner node.

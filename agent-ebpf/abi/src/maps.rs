@@ -26,23 +26,21 @@ use crate::{
     stats::{DropCounter, Rotor, ServiceCounters},
 };
 
-/// Kind of a map, with the flags it is created with.
+/// Kind of a map, with the flags it is created with. Its number is in the hash of a layout: it stays, and 2 was in use once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapKind {
     /// `BPF_MAP_TYPE_HASH`, preallocated.
-    Hash,
+    Hash = 0,
     /// `BPF_MAP_TYPE_LRU_HASH`, one shared list.
-    LruHash,
-    /// `BPF_MAP_TYPE_LRU_HASH` with `BPF_F_NO_COMMON_LRU`: eviction per CPU.
-    LruHashPerCpuLists,
+    LruHash = 1,
     /// `BPF_MAP_TYPE_ARRAY` with `BPF_F_MMAPABLE`: the agent publishes by plain stores.
-    MappedArray,
+    MappedArray = 3,
     /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
-    PerCpuArray,
+    PerCpuArray = 4,
     /// `BPF_MAP_TYPE_LPM_TRIE` with `BPF_F_NO_PREALLOC`.
-    LpmTrie,
+    LpmTrie = 5,
     /// `BPF_MAP_TYPE_SK_STORAGE` with `BPF_F_NO_PREALLOC`.
-    SocketStorage,
+    SocketStorage = 6,
 }
 
 /// One map.

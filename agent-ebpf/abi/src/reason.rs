@@ -20,7 +20,7 @@ pub enum Reason {
     Unreachable,
     /// No free source port towards this backend.
     PortsExhausted,
-    /// The flow table refused the entry.
+    /// The table of unanswered flows did not take the entry: others were writing where it belongs.
     FlowTableFull,
     /// A later fragment whose first one was not seen.
     FragmentUnknown,

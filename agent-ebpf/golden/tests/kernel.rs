@@ -118,7 +118,7 @@ impl Kernel {
             self.put(map, index.as_bytes(), &vec![0; size]);
         }
         for spec in maps::MAPS {
-            if matches!(spec.kind, MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists) {
+            if matches!(spec.kind, MapKind::Hash | MapKind::LruHash) {
                 clear!(
                     self,
                     spec,

@@ -81,9 +81,7 @@ impl Carrying {
         self.tables.iter().try_for_each(|(spec, old, new)| {
             let merged = match spec.kind {
                 MapKind::MappedArray if one_of(BITS, spec) => unite(old, new),
-                MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists if one_of(FLOWS, spec) => {
-                    add(old, new).map(drop)
-                }
+                MapKind::Hash | MapKind::LruHash if one_of(FLOWS, spec) => add(old, new).map(drop),
                 _ => Ok(()),
             };
             merged.map_err(|source| CarryError { name: spec.name, source })

@@ -87,7 +87,6 @@ impl Installed {
 pub fn entries(options: &Options, predecessors: &[Predecessor]) -> BTreeMap<&'static str, u32> {
     let flows = options.flow_entries.unwrap_or_else(crate::growth::default_entries);
     let mut entries = BTreeMap::from([(FLOW4.name, flows), (FLOW6.name, flows)]);
-    entries.extend(options.entries.iter().copied());
     for Predecessor { spec, old } in predecessors {
         let Ok(old) = RawMap::open(old) else { continue };
         let default = MAPS.iter().find(|map| map.name == spec.name).map_or(0, |map| map.entries as u32);

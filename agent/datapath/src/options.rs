@@ -82,8 +82,6 @@ pub struct Options {
     pub snat_ports: Option<RangeInclusive<u16>>,
     /// Makes all layouts differ from those of another number, so that an upgrade to another layout can be tried with one build.
     pub layout_salt: u64,
-    /// Sizes of other maps that differ from `abi::limits`, by map name.
-    pub entries: Vec<(&'static str, u32)>,
 }
 
 /// The node's VXLAN device.

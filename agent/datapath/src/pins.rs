@@ -177,14 +177,12 @@ pub fn is_next(spec: &MapSpec) -> bool {
 /// `enum bpf_map_type` and flags of creation; `None` for what needs the object's BTF.
 fn kind_of(kind: MapKind) -> Option<(u32, u32)> {
     const BPF_F_NO_PREALLOC: u32 = 1 << 0;
-    const BPF_F_NO_COMMON_LRU: u32 = 1 << 1;
     const BPF_F_MMAPABLE: u32 = 1 << 10;
     Some(match kind {
         MapKind::Hash => (1, 0),
         MapKind::MappedArray => (2, BPF_F_MMAPABLE),
         MapKind::PerCpuArray => (6, 0),
         MapKind::LruHash => (9, 0),
-        MapKind::LruHashPerCpuLists => (9, BPF_F_NO_COMMON_LRU),
         MapKind::LpmTrie => (11, BPF_F_NO_PREALLOC),
         MapKind::SocketStorage => return None,
     })

@@ -235,8 +235,76 @@ pub(crate) fn drops(maps: &Maps) -> Vec<(Reason, u64)> {
     Reason::ALL.iter().map(|reason| (*reason, maps.drops(*reason))).collect()
 }
 
+/// What tells that a feature is used.
+enum Sign {
+    /// This bit of the programs' constants.
+    Constant(u32),
+    /// A program of this name is attached.
+    Attached(&'static str),
+    /// The kernel.
+    Kernel(fn() -> bool),
+}
+
+/// Features but XDP, whose note depends on devices: name, sign, what it means that it is used, and that it is not.
+const FEATURES: [(&str, Sign, &str, &str); 7] = [
+    (
+        "metadata",
+        Sign::Constant(features::METADATA),
+        "XDP tells tcx where a packet goes, if the driver has room for it",
+        "tcx looks up again what XDP has decided",
+    ),
+    (
+        "tunnel",
+        Sign::Constant(features::TUNNEL),
+        "VXLAN to nodes on other segments",
+        "all nodes are on the segment",
+    ),
+    (
+        "growing",
+        Sign::Constant(features::FLOWS_BOTH),
+        "flow tables are growing",
+        "flow tables have their size",
+    ),
+    (
+        "batches",
+        Sign::Kernel(sys::has_batches),
+        "many rows are written at once",
+        "rows are written one by one",
+    ),
+    (
+        "redirect_peer",
+        Sign::Attached("tcx_pod_in"),
+        "packets to pods pass by the node's stack (every kernel with tcx has it)",
+        "no pod is served",
+    ),
+    (
+        "post_bind",
+        Sign::Attached("cg_post_bind4"),
+        "node ports cannot be bound by processes",
+        "a process that binds a node port never hears from clients outside",
+    ),
+    (
+        "sock_release",
+        Sign::Attached("cg_sock_release"),
+        "least connections counts sockets exactly",
+        "least connections does not see sockets close",
+    ),
+];
+
 /// What the programs' constants and the links say of features.
 fn features_of(bits: u32, attached: &[Attached]) -> Vec<Feature> {
+    let rows = FEATURES.iter().map(|(name, sign, yes, no)| {
+        let used = match sign {
+            Sign::Constant(bit) => bits & bit != 0,
+            Sign::Attached(program) => attached.iter().any(|link| link.program == *program),
+            Sign::Kernel(has) => has(),
+        };
+        Feature { name, used, note: (if used { yes } else { no }).to_string() }
+    });
+    std::iter::once(xdp_feature(attached)).chain(rows).collect()
+}
+
+fn xdp_feature(attached: &[Attached]) -> Feature {
     let places = |hooks: &[Hook]| {
         let hooked = |link: &&Attached| {
             PROGRAMS.iter().any(|spec| spec.name == link.program && hooks.contains(&spec.hook))
@@ -248,55 +316,12 @@ fn features_of(bits: u32, attached: &[Attached]) -> Vec<Feature> {
         .into_iter()
         .filter(|device| xdp.iter().all(|place| !place.starts_with(&format!("{device}-"))))
         .collect();
-    let with = |name, bit, yes: &str, no: &str| {
-        let used = bits & bit != 0;
-        Feature { name, used, note: (if used { yes } else { no }).to_owned() }
-    };
-    let batches = sys::has_batches();
-    let hooked = |name, program: &str, yes: &str, no: &str| {
-        let used = attached.iter().any(|link| link.program == program);
-        Feature { name, used, note: (if used { yes } else { no }).to_owned() }
-    };
-    let xdp_note = match (xdp.is_empty(), plain.is_empty()) {
+    let note = match (xdp.is_empty(), plain.is_empty()) {
         (true, _) => "tcx does the work on every uplink".to_owned(),
         (false, true) => xdp.join(" "),
         (false, false) => format!("{}; tcx does the work on {}", xdp.join(" "), plain.join(" ")),
     };
-    vec![
-        Feature { name: "xdp", used: !xdp.is_empty(), note: xdp_note },
-        with(
-            "metadata",
-            features::METADATA,
-            "XDP tells tcx where a packet goes, if the driver has room for it",
-            "tcx looks up again what XDP has decided",
-        ),
-        with("tunnel", features::TUNNEL, "VXLAN to nodes on other segments", "all nodes are on the segment"),
-        with("growing", features::FLOWS_BOTH, "flow tables are growing", "flow tables have their size"),
-        Feature {
-            name: "batches",
-            used: batches,
-            note: (if batches { "many rows are written at once" } else { "rows are written one by one" })
-                .to_owned(),
-        },
-        hooked(
-            "redirect_peer",
-            "tcx_pod_in",
-            "packets to pods pass by the node's stack (every kernel with tcx has it)",
-            "no pod is served",
-        ),
-        hooked(
-            "post_bind",
-            "cg_post_bind4",
-            "node ports cannot be bound by processes",
-            "a process that binds a node port never hears from clients outside",
-        ),
-        hooked(
-            "sock_release",
-            "cg_sock_release",
-            "least connections counts sockets exactly",
-            "least connections does not see sockets close",
-        ),
-    ]
+    Feature { name: "xdp", used: !xdp.is_empty(), note }
 }
 
 fn attached(links: &Links) -> Vec<Attached> {
@@ -323,7 +348,7 @@ fn tables(maps: &Maps, path: &dyn Fn(&MapSpec) -> std::path::PathBuf) -> Vec<Tab
     let table = |map: &MapSpec| {
         let raw = RawMap::open(&path(map)).ok()?;
         let used = match map.kind {
-            MapKind::Hash | MapKind::LruHash | MapKind::LruHashPerCpuLists | MapKind::LpmTrie => {
+            MapKind::Hash | MapKind::LruHash | MapKind::LpmTrie => {
                 let mut elements = 0;
                 raw.each(|_, _| elements += 1).ok()?;
                 elements

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use abi::route::VNI_PODS;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::route::{
     RouteAddress, RouteAttribute, RouteIpTunnel, RouteLwEnCapType, RouteLwTunnelEncap, RouteMessage,
@@ -18,7 +19,6 @@ use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::Cidr;
 use crate::link::ROUTE_PROTOCOL;
 use crate::rtnl::{Mode, Request, RtnlError, Socket};
-use crate::tunnel::VNI;
 
 /// Metric of the route that ends packets to unused addresses of the node's own podCIDR; pods' own routes are longer anyway.
 const UNREACHABLE_METRIC: u32 = 4096;
@@ -176,7 +176,7 @@ fn route(cidr: Cidr, via: Via, tunnel: Option<u32>) -> Option<RouteMessage> {
         Via::Node(address) => message.attributes.push(RouteAttribute::Gateway(address.into())),
         Via::Tunnel(end) => {
             message.header.scope = RouteScope::Link;
-            let encap = [RouteIpTunnel::Id(u64::from(VNI)), RouteIpTunnel::Destination(end)];
+            let encap = [RouteIpTunnel::Id(u64::from(VNI_PODS)), RouteIpTunnel::Destination(end)];
             message.attributes.extend([
                 RouteAttribute::EncapType(RouteLwEnCapType::Ip),
                 RouteAttribute::Encap(encap.map(RouteLwTunnelEncap::Ip).to_vec()),

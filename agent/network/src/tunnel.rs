@@ -20,12 +20,8 @@ use crate::{Error, sysctl};
 
 /// Name of the device.
 pub const DEVICE: &str = "blvx0";
-/// Bytes that VXLAN over IPv4 adds to a packet: outer IP, UDP and VXLAN headers and the inner Ethernet header.
-pub const OVERHEAD: u32 = 50;
-/// VXLAN network identifier of packets between pods and nodes.
-pub const VNI: u32 = 1;
-/// UDP port of VXLAN (IANA).
-const PORT: u16 = 4789;
+/// Bytes that the programs' tunnel adds to a packet.
+pub const OVERHEAD: u32 = abi::route::TUNNEL_OVERHEAD as u32;
 
 /// Hardware address of the device of the node with this address: locally administered, unicast.
 pub fn mac(node: Ipv4Addr) -> [u8; 6] {
@@ -54,7 +50,7 @@ pub fn ensure(node: Ipv4Addr, segment_mtu: u32) -> Result<Device, Error> {
         .arp(false)
         .append_info_data(InfoVxlan::CollectMetadata(true))
         .append_info_data(InfoVxlan::Learning(false))
-        .append_info_data(InfoVxlan::Port(PORT))
+        .append_info_data(InfoVxlan::Port(abi::route::VXLAN_PORT))
         .build();
     let purpose = format!("create {DEVICE}");
     socket.execute(vec![Request::new(purpose, Mode::Create, RouteNetlinkMessage::NewLink(message))])?;

@@ -125,13 +125,12 @@ fn open(place: &Place, own: bool) -> (Arc<Dataplane>, Uplink) {
         mtu: device.mtu,
         veth: device.veth,
     };
-    let small = ["bl1_flow4", "bl1_flow6"];
     let options = Options {
         bpf_dir: place.bpf_dir(),
         cgroup: place.name.clone(),
         uplinks: vec![uplink.clone()],
         xdp: XdpChoice::Auto,
-        entries: small.map(|name| (name, 4096)).to_vec(),
+        flow_entries: Some(4096),
         ..Options::default()
     };
     let range = |text: &str, prefix| vec![(text.parse().unwrap(), prefix)];

@@ -57,7 +57,7 @@ fn leave_network() -> rustix::io::Result<()> {
 
 /// The size of a table that is made smaller. Arrays of flows, and of rotors, have sizes that the programs know.
 fn small(map: &MapSpec) -> Option<u32> {
-    let lru = matches!(map.kind, MapKind::LruHash | MapKind::LruHashPerCpuLists);
+    let lru = map.kind == MapKind::LruHash;
     match map.name.contains("flow") {
         _ if map.entries <= ENTRIES as usize || map.name == maps::ROTOR.name => None,
         true => lru.then_some(FLOW_ENTRIES),

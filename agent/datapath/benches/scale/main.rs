@@ -169,7 +169,7 @@ fn open(bpf_dir: &str, cgroup: &str) -> Result<(Dataplane, service::Learned), Fa
         uplinks: vec![uplink],
         xdp: XdpChoice::Generic,
         // The flow tables are the kernel's memory, not the agent's, and nothing flows here.
-        entries: ["bl1_flow4", "bl1_flow6"].map(|name| (name, 4096)).to_vec(),
+        flow_entries: Some(4096),
         ..Options::default()
     };
     let config = NodeConfig {

@@ -48,7 +48,6 @@ impl Node {
             uplinks: vec![uplink],
             xdp: XdpChoice::Generic,
             flow_entries: Some(1024),
-            entries: Vec::new(),
             layout_salt: salt,
             ..Options::default()
         }
