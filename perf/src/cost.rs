@@ -13,17 +13,23 @@ mod sockets;
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
-use serde_json::json;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 
 use crate::environment::Environment;
 use crate::flags::Cost;
+use crate::progress::Progress;
 use crate::results::{Line, Outcome, Unit, Writer};
 use crate::statistics::{self, Estimate};
 
 pub(crate) use cases::{CASES, Case};
 pub(crate) use kernel::{Bench, Loaded};
+
+/// About what loading and filling the tables takes for a case, and then its runs.
+pub(crate) const LOAD: Duration = Duration::from_millis(700);
+pub(crate) const EACH: Duration = Duration::from_millis(1200);
 
 /// How often programs run.
 #[derive(Clone, Copy, Debug)]
@@ -52,35 +58,50 @@ impl Plan {
 pub(crate) fn run(args: &Cost) -> Result<()> {
     let mut writer = Writer::new(args.out.as_deref())?;
     writer.write(&Line::Environment(Environment::record()))?;
-    measure(&args.object, args.quick, args.only.as_deref(), &mut |outcome| {
-        println!("{}", describe(&outcome));
+    let progress = Progress::new(count());
+    let failed = measure(&args.object, args.quick, args.only.as_deref(), &mut |outcome| {
+        progress.step();
+        progress.say(&describe(&outcome));
         writer.write(&Line::Result(outcome))
-    })
+    })?;
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
 }
 
-/// Measures every case whose name contains `only` and hands on each result.
+/// How many cases there are.
+pub(crate) fn count() -> usize {
+    CASES.len() + sockets::CASES.len()
+}
+
+/// Measures every case whose name contains `only` and hands on each result. A case that fails does not end it: it has a
+/// row without a value, and is named in what is returned.
 pub(crate) fn measure(
     object: &Option<PathBuf>,
     quick: bool,
     only: Option<&str>,
     told: &mut dyn FnMut(Outcome) -> Result<()>,
-) -> Result<()> {
+) -> Result<Vec<String>> {
     let path = object.clone().unwrap_or_else(|| PathBuf::from("target/bpf/beeline.o"));
     let plan = Plan::new(quick);
+    let mut failed = Vec::new();
+    let mut tell = |name: &str, seen: Result<Seen>| {
+        told(match seen {
+            Ok(seen) => outcome(name, seen),
+            Err(error) => {
+                let why = format!("{error:#}");
+                failed.push(format!("{name}: {why}"));
+                not_measured(name, why)
+            }
+        })
+    };
     let wanted = |name: &str| only.is_none_or(|only| name.contains(only));
     for case in CASES.iter().filter(|case| wanted(case.name)) {
-        let seen = kernel::in_namespace({
-            let path = path.clone();
-            move || Bench::new(&path, case)?.measure(&plan)
-        });
-        told(outcome(case.name, seen.with_context(|| format!("case {:?}", case.name))?))?;
+        tell(case.name, kernel::in_namespace(|| Bench::new(&path, case)?.measure(&plan)))?;
     }
     for case in sockets::CASES.iter().filter(|case| wanted(case.name)) {
-        let path = path.clone();
-        let seen = kernel::in_namespace(move || sockets::measure(&path, case, quick));
-        told(outcome(case.name, seen.with_context(|| format!("case {:?}", case.name))?))?;
+        tell(case.name, kernel::in_namespace(|| sockets::measure(&path, case, quick)))?;
     }
-    Ok(())
+    Ok(failed)
 }
 
 /// What a case gave, nanoseconds a run.
@@ -109,8 +130,17 @@ fn outcome(name: &str, seen: Seen) -> Outcome {
     }
 }
 
+fn not_measured(name: &str, why: String) -> Outcome {
+    let nothing = Estimate { value: 0.0, interval: [0.0; 2] };
+    let seen = Seen { net: nothing, gross_ns: 0.0, loop_ns: 0.0, runs: 0, method: "none" };
+    Outcome { skipped: Some(why), detail: Value::Null, ..outcome(name, seen) }
+}
+
 /// A result as a line for people.
 pub(crate) fn describe(outcome: &Outcome) -> String {
+    if let Some(why) = &outcome.skipped {
+        return format!("{:<60} skipped: {why}", outcome.test);
+    }
     let Estimate { value, interval: [low, high] } = outcome.estimate;
     format!("{:<60} {value:>8.1} ns ({low:.1} to {high:.1})", outcome.test)
 }

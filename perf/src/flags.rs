@@ -37,6 +37,10 @@ pub(crate) enum Command {
     Suite(Suite),
     /// Measure the services of any cluster, from pods that are deployed for it and removed again.
     Service(Service),
+    /// Measure how soon packets follow a change at the API of any cluster, by the number of Services it has.
+    Control(Control),
+    /// The part of `control` that runs in a client's pod: questions on its input, answers on its output.
+    Probe,
     /// Write an image with this program and `echo` for a cluster's nodes.
     Image(Image),
     /// Write results as a page and as Markdown.
@@ -202,6 +206,79 @@ pub(crate) struct Service {
     /// Leave everything deployed.
     #[arg(long)]
     pub(crate) keep: bool,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Family {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct Control {
+    /// How to reach the cluster; if not given, what kubectl takes.
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// An image that the nodes have, or can pull (`perf image` writes it).
+    #[arg(long, default_value = "perf")]
+    pub(crate) image: String,
+    /// The namespace that is made, and removed with all that is in it.
+    #[arg(long, default_value = "perf-control")]
+    pub(crate) namespace: String,
+    /// The client's node; the first that takes pods if not given.
+    #[arg(long)]
+    pub(crate) client_node: Option<String>,
+    /// Which addresses pods and Services are asked by.
+    #[arg(long, value_enum, default_value_t = Family::Ipv4)]
+    pub(crate) family: Family,
+    /// How many Services there are besides; each number is reached from the one before.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 1_000, 10_000])]
+    pub(crate) services: Vec<usize>,
+    /// How many requests create them at the same time.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub(crate) parallel: u8,
+    /// How often an EndpointSlice is changed; from 368 on the 99th percentile has an interval of 95 %.
+    #[arg(long, default_value_t = 400)]
+    pub(crate) flips: usize,
+    /// At most this many changes a second.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) per_second: u32,
+    /// Microseconds between two datagrams of the prober.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(50..=1_000_000))]
+    pub(crate) probe_us: u64,
+    /// How many Services are added.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) additions: usize,
+    /// How many pods are started.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) pods: usize,
+    /// How long a pod may take to be ready, and a change to be seen.
+    #[arg(long, default_value_t = 120)]
+    pub(crate) wait_seconds: u64,
+    /// Where the results go, as lines of JSON.
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// A smoke: figures say nothing.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Leave everything deployed.
+    #[arg(long)]
+    pub(crate) keep: bool,
+}
+
+impl Control {
+    /// With `--quick`, a little of everything.
+    pub(crate) fn smoke_if_quick(mut self) -> Self {
+        if self.quick {
+            self.services.iter_mut().for_each(|services| *services = (*services).min(20));
+            (self.flips, self.additions) = (self.flips.min(10), self.additions.min(3));
+            self.pods = self.pods.min(2);
+        }
+        self
+    }
 }
 
 #[derive(Args)]

@@ -5,6 +5,7 @@
 mod alternate;
 mod bpf;
 mod cgroup;
+mod control;
 mod cost;
 mod datagram;
 mod environment;
@@ -16,6 +17,7 @@ mod measure;
 mod namespace;
 mod peers;
 mod processor;
+mod progress;
 mod report;
 mod results;
 mod rules;
@@ -41,6 +43,8 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::Service(args) => service::run(&args),
+        Command::Control(args) => control::run(&args),
+        Command::Probe => control::prober::run(),
         Command::Image(args) => image::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare { old, new } => verdict::run(&old, &new),

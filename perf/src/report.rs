@@ -5,6 +5,8 @@ mod bounds;
 mod html;
 mod markdown;
 mod plots;
+mod section;
+mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -45,6 +47,14 @@ impl Report {
             }
         }
         groups
+    }
+
+    /// Whether nothing of a group was measured here.
+    fn is_published(&self, group: &str) -> bool {
+        self.outcomes
+            .iter()
+            .filter(|outcome| outcome.group == group)
+            .all(|outcome| outcome.published.is_some())
     }
 }
 

@@ -5,7 +5,7 @@
 //! the reference; each way through a Service is alternated with it.
 
 pub(crate) mod kubectl;
-mod manifest;
+pub(crate) mod manifest;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -148,7 +148,7 @@ fn tell(line: &Line) {
 }
 
 /// The server's node, and the clients': the same one, and another if there is one.
-fn choose(nodes: &Value, named: Option<&str>) -> Result<(String, Vec<String>)> {
+pub(crate) fn choose(nodes: &Value, named: Option<&str>) -> Result<(String, Vec<String>)> {
     let ready: Vec<_> =
         nodes["items"].as_array().into_iter().flatten().filter(|node| takes_pods(node)).collect();
     let names: Vec<_> = ready.iter().filter_map(|node| node["metadata"]["name"].as_str()).collect();

@@ -10,81 +10,27 @@ mod live;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod ways;
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::alternate::{self, Plan, Side};
-use crate::bpf::generator::Vary;
-use crate::cgroup;
+use crate::alternate::Plan;
 use crate::cost;
 use crate::environment::Environment;
 use crate::flags::Suite;
-use crate::namespace::Namespace;
 use crate::peers::published;
+use crate::progress::Progress;
 use crate::results::{Line, Outcome, Unit, Writer};
-use crate::statistics::Estimate;
-use crate::traffic::{Kind, Target};
+use crate::statistics::{self, Estimate};
 
 use lane::{Kind as LaneKind, Lane, Wanted};
-
-/// Where a client sits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum From {
-    /// On the node itself, in the cgroup whose sockets Beeline serves.
-    Node,
-    /// Behind it.
-    Client,
-}
-
-/// A way to the service: who asks, what is asked, by which traffic, through which lanes.
-struct Way {
-    group: &'static str,
-    from: From,
-    target: fn(&Lane) -> Target,
-    traffic: &'static [Kind],
-    /// Packets are sent through it by XDP live frames, too.
-    live: bool,
-    /// Which lanes stand for Beeline.
-    beeline: &'static [LaneKind],
-}
-
-const WAYS: &[Way] = &[
-    Way {
-        group: "node-local",
-        from: From::Node,
-        target: Lane::cluster_ip,
-        traffic: &[Kind::Crr, Kind::Connect, Kind::Udp, Kind::UdpFlow],
-        live: false,
-        beeline: &[LaneKind::BeelinePod],
-    },
-    Way {
-        group: "pod to ClusterIP",
-        from: From::Client,
-        target: Lane::cluster_ip,
-        traffic: &[Kind::Crr, Kind::Rr, Kind::Udp],
-        live: true,
-        beeline: &[LaneKind::BeelinePod],
-    },
-    Way {
-        group: "outside to NodePort",
-        from: From::Client,
-        target: Lane::node_port,
-        traffic: &[Kind::Crr, Kind::Udp],
-        live: true,
-        beeline: &[LaneKind::BeelineOutside, LaneKind::BeelineXdp],
-    },
-];
-
-/// Live frames: name, what differs.
-const LIVE: &[(&str, Vary)] =
-    &[("live frames, same flow", Vary::Nothing), ("live frames, new flow each", Vary::Port)];
+use ways::{Case, cases};
 
 /// The lanes that are wanted; the reference is the first.
 fn wanted(counts: &[usize]) -> Vec<Wanted> {
@@ -109,6 +55,59 @@ fn wanted(counts: &[usize]) -> Vec<Wanted> {
     rows.concat()
 }
 
+/// What a run will do.
+struct Agenda {
+    plan: Plan,
+    echo: PathBuf,
+    /// The reference is the first.
+    lanes: Vec<Wanted>,
+    cases: Vec<Case>,
+    /// Timings of programs alone.
+    programs: usize,
+}
+
+impl Agenda {
+    fn new(args: &Suite) -> Result<Self> {
+        let plan = if args.quick {
+            Plan {
+                pairs: 2,
+                slice: Duration::from_millis(2),
+                warm_up: Duration::from_millis(2),
+                most_operations: 100_000,
+            }
+        } else {
+            Plan {
+                pairs: 60,
+                slice: Duration::from_millis(20),
+                warm_up: Duration::from_millis(100),
+                most_operations: usize::MAX,
+            }
+        };
+        let wanted_here = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+        let lanes = wanted(if args.quick { &[10] } else { &args.services });
+        let mut cases = cases(&lanes);
+        cases.retain(|case| wanted_here(&case.row().name()));
+        // A filter of other groups must not load programs for nothing.
+        let programs = args.only.as_deref().is_none_or(|only| only.contains("program"));
+        let programs = if programs { cost::count() } else { 0 };
+        Ok(Self { plan, echo: echo(args.echo.as_deref())?, lanes, cases, programs })
+    }
+
+    fn steps(&self) -> usize {
+        self.lanes.len() + self.cases.len() + self.programs
+    }
+
+    /// About how long it takes on two CPUs.
+    fn expected(&self, quick: bool) -> Duration {
+        let lanes: Duration = self.lanes.iter().map(|lane| lane.expected()).sum();
+        let cases: Duration = self.cases.iter().map(|case| case.expected(&self.plan)).sum();
+        lanes
+            + cases
+            + cost::EACH * u32::from(!quick) * self.programs as u32
+            + cost::LOAD * self.programs as u32
+    }
+}
+
 /// `perf suite`.
 pub(crate) fn run(args: &Suite) -> Result<()> {
     ensure!(rustix::process::geteuid().is_root(), "the suite makes network namespaces: it needs root");
@@ -116,20 +115,36 @@ pub(crate) fn run(args: &Suite) -> Result<()> {
     let stopped = Arc::new(AtomicBool::new(false));
     let flag = stopped.clone();
     ctrlc::set_handler(move || flag.store(true, Ordering::Release)).context("watch for signals")?;
+    let agenda = Agenda::new(args)?;
     let mut writer = Writer::new(args.out.as_deref())?;
-    let started = Instant::now();
-    run_into(args, &mut |line| {
+    let progress = Progress::new(agenda.steps());
+    progress.say(&format!(
+        "{} comparisons in {} lanes, {} timings of programs: about {} on an idle machine of two CPUs",
+        agenda.cases.len(),
+        agenda.lanes.len(),
+        agenda.programs,
+        people(agenda.expected(args.quick)),
+    ));
+    run_into(args, &agenda, &progress, &mut |line| {
         if let Line::Result(outcome) = &line
             && outcome.published.is_none()
         {
-            eprintln!("{:>5.0} s  {}", started.elapsed().as_secs_f64(), describe(outcome));
+            progress.say(&format!("{:>5.0} s  {}", progress.elapsed().as_secs_f64(), describe(outcome)));
         }
         // Whatever was made is removed on the way out.
         ensure!(!stopped.load(Ordering::Acquire), "stopped by a signal");
         writer.write(&line)
     })?;
-    eprintln!("done in {:.0} s", started.elapsed().as_secs_f64());
+    progress.say(&format!("done in {}", people(progress.elapsed())));
     Ok(())
+}
+
+/// A time as people say it.
+fn people(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..90 => format!("{seconds} s"),
+        seconds => format!("{} min", (seconds + 30) / 60),
+    }
 }
 
 /// A result as a line for people.
@@ -143,63 +158,52 @@ fn describe(outcome: &Outcome) -> String {
     }
 }
 
-fn run_into(args: &Suite, told: &mut dyn FnMut(Line) -> Result<()>) -> Result<()> {
-    let echo = echo(args.echo.as_deref())?;
-    let plan = if args.quick {
-        Plan {
-            pairs: 2,
-            slice: Duration::from_millis(2),
-            warm_up: Duration::from_millis(2),
-            most_operations: 100_000,
-        }
-    } else {
-        Plan {
-            pairs: 60,
-            slice: Duration::from_millis(20),
-            warm_up: Duration::from_millis(100),
-            most_operations: usize::MAX,
-        }
-    };
-    let counts: &[usize] = if args.quick { &[10] } else { &args.services };
-    let only = args.only.as_deref();
-    let reference = Lane::new(wanted(counts)[0], &echo, false)?;
+fn run_into(
+    args: &Suite,
+    agenda: &Agenda,
+    progress: &Progress,
+    told: &mut dyn FnMut(Line) -> Result<()>,
+) -> Result<()> {
+    let Some((first, others)) = agenda.lanes.split_first() else { return Ok(()) };
+    progress.doing("plain routing");
+    let reference = Lane::new(*first, &agenda.echo, false)?;
+    progress.step();
     // Settings are those of the host; the device is the lane's.
     let environment = Environment::record();
     let environment = reference.topology.client.inside(|| Ok(environment.with_offloads("eth0")))?;
     told(Line::Environment(environment))?;
-    let mut told_results = |outcome: Outcome| {
+    let only = args.only.as_deref();
+    let mut told = |outcome: Outcome| {
         if only.is_none_or(|only| outcome.name().contains(only)) {
             told(Line::Result(outcome))
         } else {
             Ok(())
         }
     };
-    let mut suite = Run { plan, only, lanes: vec![reference], told: &mut told_results };
-    let mut skipped = Vec::new();
-    for wanted in wanted(counts).into_iter().skip(1) {
-        match Lane::new(wanted, &echo, args.force) {
-            Ok(lane) => suite.add(lane)?,
-            Err(error) => skipped.push((wanted, format!("{error:#}"))),
-        }
+    let mut lanes = Lanes::default();
+    for wanted in others {
+        progress.doing(&format!("loading {}", wanted.tag()));
+        lanes.add(*wanted, Lane::new(*wanted, &agenda.echo, args.force), &mut told)?;
+        progress.step();
     }
-    suite.skip(&skipped)?;
-    suite.ways()?;
-    drop(suite);
-    programs(args, &mut told_results)?;
-    published::outcomes().try_for_each(&mut told_results)?;
-    Ok(())
-}
-
-/// The programs alone; without an object the row says so.
-fn programs(args: &Suite, told: &mut dyn FnMut(Outcome) -> Result<()>) -> Result<()> {
-    // A filter of other groups must not load programs for nothing.
-    if args.only.as_deref().is_some_and(|only| !only.contains("program")) {
-        return Ok(());
+    for case in &agenda.cases {
+        progress.doing(&case.row().name());
+        told(match lanes.find(case.lane) {
+            Ok(lane) => case.run(&agenda.plan, &reference, lane),
+            Err(why) => case.row().skipped(why),
+        })?;
+        progress.step();
     }
-    match cost::measure(&args.object, args.quick, None, told) {
-        Ok(()) => Ok(()),
-        Err(error) => told(row("program", "all", "beeline", None).skipped(&format!("{error:#}"))),
+    drop((lanes, reference));
+    if agenda.programs > 0 {
+        // What failed has its row.
+        cost::measure(&args.object, args.quick, None, &mut |outcome| {
+            progress.step();
+            progress.doing("programs alone");
+            told(outcome)
+        })?;
     }
+    published::outcomes().try_for_each(&mut told)
 }
 
 /// The server: as named, or beside this program.
@@ -232,9 +236,8 @@ impl Outcome {
         self
     }
 
-    fn seconds(mut self, time: Duration) -> Self {
-        let seconds = time.as_secs_f64();
-        (self.unit, self.estimate) = (Unit::Seconds, Estimate { value: seconds, interval: [seconds; 2] });
+    fn seconds(mut self, estimate: Estimate) -> Self {
+        (self.unit, self.estimate) = (Unit::Seconds, estimate);
         self
     }
 
@@ -244,198 +247,52 @@ impl Outcome {
     }
 }
 
-struct Run<'a> {
-    plan: Plan,
-    only: Option<&'a str>,
-    lanes: Vec<Lane>,
-    told: &'a mut dyn FnMut(Outcome) -> Result<()>,
-}
-
 impl Wanted {
     fn row(self, group: &str, test: &str) -> Outcome {
         row(group, test, self.kind.name(), (self.services > 0).then_some(self.services))
     }
 }
 
-impl Run<'_> {
+/// The lanes that serve, and why others do not.
+#[derive(Default)]
+struct Lanes {
+    here: Vec<Lane>,
+    missing: Vec<(Wanted, String)>,
+}
+
+impl Lanes {
     /// Takes a lane, and tells how long loading it took.
-    fn add(&mut self, lane: Lane) -> Result<()> {
-        let wanted = lane.wanted;
+    fn add(
+        &mut self,
+        wanted: Wanted,
+        lane: Result<Lane>,
+        told: &mut dyn FnMut(Outcome) -> Result<()>,
+    ) -> Result<()> {
+        let lane = match lane {
+            Ok(lane) => lane,
+            Err(error) => {
+                self.missing.push((wanted, format!("{error:#}")));
+                return Ok(());
+            }
+        };
         if wanted.services > 0 && !matches!(wanted.kind, LaneKind::BeelineOutside | LaneKind::BeelineXdp) {
-            (self.told)(wanted.row("rules", "load all services").seconds(lane.loaded_in))?;
-            if let Some(beeline) = &lane.beeline {
-                (self.told)(wanted.row("rules", "one endpoint less").seconds(beeline.changed_in))?;
+            let once = lane.loaded_in.as_secs_f64();
+            let once = Estimate { value: once, interval: [once; 2] };
+            told(wanted.row("rules", "load all services").seconds(once))?;
+            for (test, times) in lane.beeline.iter().flat_map(|beeline| &beeline.changes) {
+                told(wanted.row("rules", test).seconds(statistics::mean(times)))?;
             }
         }
-        self.lanes.push(lane);
+        self.here.push(lane);
         Ok(())
     }
 
-    /// Tells of lanes that are not there, once for each way.
-    fn skip(&mut self, lanes: &[(Wanted, String)]) -> Result<()> {
-        for (wanted, why) in lanes {
-            for way in WAYS.iter().filter(|way| way.takes(wanted.kind)) {
-                (self.told)(wanted.row(way.group, "all").skipped(why))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn ways(&mut self) -> Result<()> {
-        let (reference, others) = self.lanes.split_first().context("no lanes")?;
-        let cases: Vec<_> = WAYS.iter().flat_map(|way| way.cases(others)).collect();
-        let wanted = |case: &&Case<'_>| self.only.is_none_or(|only| case.row().name().contains(only));
-        let cases: Vec<_> = cases.iter().filter(wanted).collect();
-        let mut progress = Progress::new(cases.len());
-        for case in cases {
-            progress.next(&case.row());
-            (self.told)(case.run(&self.plan, reference))?;
-        }
-        progress.clear();
-        Ok(())
-    }
-}
-
-/// One line on a terminal that says what is being measured, and how much is left.
-struct Progress {
-    done: usize,
-    total: usize,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(total: usize) -> Self {
-        Self { done: 0, total, shown: std::io::stderr().is_terminal() }
-    }
-
-    fn next(&mut self, row: &Outcome) {
-        self.clear();
-        self.done += 1;
-        if self.shown {
-            eprint!("[{}/{}] {} ..", self.done, self.total, row.name());
-        }
-    }
-
-    /// Gives the line to whoever prints next.
-    fn clear(&self) {
-        if self.shown {
-            eprint!("\r\x1b[2K");
-        }
-    }
-}
-
-/// What is sent on a way.
-#[derive(Clone, Copy)]
-enum Sent {
-    Traffic(Kind),
-    Frames(&'static str, Vary),
-}
-
-impl Sent {
-    /// On a veth, packets of sockets are copied before native XDP sees them: frames say what it can do. A proxy in user
-    /// space has no path for frames.
-    fn suits(self, kind: LaneKind) -> bool {
-        match self {
-            Self::Traffic(_) => kind != LaneKind::BeelineXdp,
-            Self::Frames(..) => kind != LaneKind::Haproxy,
-        }
-    }
-}
-
-/// One comparison: a way, a lane, what is sent.
-struct Case<'a> {
-    way: &'static Way,
-    lane: &'a Lane,
-    sent: Sent,
-}
-
-impl Case<'_> {
-    fn row(&self) -> Outcome {
-        let test = match self.sent {
-            Sent::Traffic(traffic) => traffic.name(),
-            Sent::Frames(name, _) => name,
-        };
-        self.lane.wanted.row(self.way.group, test)
-    }
-
-    fn run(&self, plan: &Plan, reference: &Lane) -> Outcome {
-        match self.sent {
-            Sent::Traffic(traffic) => self.way.sockets(plan, traffic, reference, self.lane, self.row()),
-            Sent::Frames(_, varied) => self.way.frames(plan, varied, reference, self.lane, self.row()),
-        }
-    }
-}
-
-impl Way {
-    /// All comparisons on this way.
-    fn cases<'a>(&'static self, lanes: &'a [Lane]) -> Vec<Case<'a>> {
-        let frames = LIVE.iter().filter(|_| self.live).map(|(name, varied)| Sent::Frames(name, *varied));
-        let sent = self.traffic.iter().copied().map(Sent::Traffic).chain(frames);
-        let of = |sent: Sent| {
-            let lanes =
-                lanes.iter().filter(move |lane| self.takes(lane.wanted.kind) && sent.suits(lane.wanted.kind));
-            lanes.map(move |lane| Case { way: self, lane, sent })
-        };
-        sent.flat_map(of).collect()
-    }
-
-    fn takes(&self, kind: LaneKind) -> bool {
-        match kind {
-            LaneKind::None => false,
-            LaneKind::BeelinePod | LaneKind::BeelineOutside | LaneKind::BeelineXdp => {
-                self.beeline.contains(&kind)
-            }
-            _ => true,
-        }
-    }
-
-    /// Where the client of a lane sits.
-    fn side<'a>(&self, lane: &'a Lane) -> Option<&'a Namespace> {
-        Some(match self.from {
-            From::Node => &lane.topology.node.namespace,
-            From::Client => &lane.topology.client.namespace,
-        })
-    }
-
-    fn sockets(&self, plan: &Plan, traffic: Kind, reference: &Lane, lane: &Lane, row: Outcome) -> Outcome {
-        if lane.wanted.kind == LaneKind::Haproxy && matches!(traffic, Kind::Udp | Kind::UdpFlow) {
-            return row.skipped("haproxy does not balance datagrams");
-        }
-        let served = lane.beeline.as_ref().filter(|_| self.from == From::Node);
-        let seen =
-            served.map(|beeline| cgroup::Entered::new(beeline.cgroup())).transpose().and_then(|_entered| {
-                // On a thread of its own: it leaves this one's namespace.
-                std::thread::scope(|scope| {
-                    let compare = || {
-                        let (first, second) = (self.side(reference), self.side(lane));
-                        alternate::compare(
-                            plan,
-                            Side { namespace: first, traffic: traffic.open(lane::direct()) },
-                            Side { namespace: second, traffic: traffic.open((self.target)(lane)) },
-                        )
-                    };
-                    scope.spawn(compare).join()
-                })
-                .map_err(|_| anyhow::anyhow!("the measuring thread panicked"))?
-            });
-        match seen {
-            Ok(seen) => row.ratio("none", seen.ratio, json!(seen)),
-            Err(error) => row.skipped(&format!("{error:#}")),
-        }
-    }
-
-    fn frames(&self, plan: &Plan, varied: Vary, reference: &Lane, lane: &Lane, row: Outcome) -> Outcome {
-        let seen = live::Stream::new(reference, lane::direct(), varied).and_then(|first| {
-            let second = live::Stream::new(lane, (self.target)(lane), varied)?;
-            live::compare(plan, &first, &second)
-        });
-        match seen {
-            Ok(seen) => {
-                let detail =
-                    json!({"packets_a_second": seen.rate, "reference_packets_a_second": seen.reference_rate});
-                row.ratio("none", seen.ratio, detail)
-            }
-            Err(error) => row.skipped(&format!("{error:#}")),
-        }
+    /// The lane, or why there is none.
+    fn find(&self, wanted: Wanted) -> Result<&Lane, &str> {
+        let missing = || self.missing.iter().find(|(lane, _)| *lane == wanted);
+        self.here
+            .iter()
+            .find(|lane| lane.wanted == wanted)
+            .ok_or_else(|| missing().map_or("it was not made", |(_, why)| why))
     }
 }

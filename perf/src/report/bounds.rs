@@ -1,8 +1,9 @@
 //! What Beeline wants to reach, and whether a run shows it. A bound is met if the whole 95 % interval is on its good
-//! side; a quotient of two ratios has the widest interval that theirs allow.
+//! side. A quotient of two ratios that were measured one after the other has the interval of a difference of independent
+//! logarithms.
 
-use super::Report;
-use crate::results::Outcome;
+use super::{Report, section, table};
+use crate::results::{Outcome, Unit};
 use crate::statistics::Estimate;
 
 /// Numbers of services that bounds are about.
@@ -71,7 +72,7 @@ const ROWS: &[Row] = &[
     ("program", "connect4 to a ClusterIP", Own(US), AtMost(220.0)),
     ("program", "connect4 to a ClusterIP, with the address for getpeername", Own(US), AtMost(520.0)),
     ("rules", "load all services", Own(US), AtMost(1.0)),
-    ("rules", "one endpoint less", Own(US), AtMost(0.001)),
+    ("rules", "one service added", Own(US), AtMost(0.001)),
 ];
 
 /// A row of the table of bounds, as text.
@@ -80,7 +81,43 @@ pub(super) struct Bound {
     pub(super) what: String,
     pub(super) limit: String,
     pub(super) seen: String,
-    pub(super) verdict: &'static str,
+    pub(super) verdict: Verdict,
+}
+
+/// What the interval says about a bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// All of it is on the good side.
+    Met,
+    /// None of it is.
+    Missed,
+    /// The limit lies in it.
+    Open,
+}
+
+impl Verdict {
+    /// In words.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed => "not met",
+            Self::Open => "not decided",
+        }
+    }
+
+    /// As a class of the page's style.
+    pub(super) fn class(self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed => "missed",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// How many bounds there are.
+pub(super) fn count() -> usize {
+    ROWS.len()
 }
 
 /// All bounds that the run has something to say about; none if it is not about Beeline.
@@ -97,52 +134,56 @@ fn judge(report: &Report, (group, test, what, limit): &Row) -> Option<Bound> {
             measured && of_lane && outcome.group == *group && outcome.test == *test
         })
     };
-    let (lanes, seen) = match *what {
-        Own(lane) => (lane.to_owned(), find(lane, MANY)?.estimate),
+    let (lanes, unit, seen) = match *what {
+        Own(lane) => {
+            let outcome = find(lane, MANY)?;
+            (section::lane(outcome), outcome.unit, outcome.estimate)
+        }
         Against(lane, other) => {
-            (format!("{lane} / {other}"), divide(&find(lane, MANY)?.estimate, &find(other, MANY)?.estimate))
+            let (own, other) = (find(lane, MANY)?, find(other, MANY)?);
+            let lanes = format!("{} / {}", section::lane(own), section::lane(other));
+            (lanes, Unit::Ratio, divide(&own.estimate, &other.estimate))
         }
         Flat(lane) => {
             let (many, few) = (find(lane, MANY)?, find(lane, FEW)?);
-            (format!("{lane} at {MANY} / at {FEW}"), divide(&many.estimate, &few.estimate))
+            (format!("{lane} {MANY} / {FEW}"), Unit::Ratio, divide(&many.estimate, &few.estimate))
         }
     };
-    let (good, bad, limit) = match *limit {
-        AtLeast(limit) => (seen.interval[0] >= limit, seen.interval[1] < limit, format!("at least {limit}")),
-        AtMost(limit) => (seen.interval[1] <= limit, seen.interval[0] > limit, format!("at most {limit}")),
+    let (good, bad, sign, limit) = match *limit {
+        AtLeast(limit) => (seen.interval[0] >= limit, seen.interval[1] < limit, "≥", limit),
+        AtMost(limit) => (seen.interval[1] <= limit, seen.interval[0] > limit, "≤", limit),
     };
-    let digits = if seen.value < 0.1 { 6 } else { 3 };
     Some(Bound {
         what: format!("{group}: {test}, {lanes}"),
-        limit,
-        seen: format!(
-            "{:.digits$} ({:.digits$} to {:.digits$})",
-            seen.value, seen.interval[0], seen.interval[1]
-        ),
-        verdict: if good {
-            "met"
-        } else if bad {
-            "not met"
-        } else {
-            "not decided: the limit lies in the interval"
+        limit: format!("{sign} {}", table::limit(unit, limit)),
+        seen: table::value(unit, &seen),
+        verdict: match (good, bad) {
+            (true, _) => Verdict::Met,
+            (_, true) => Verdict::Missed,
+            _ => Verdict::Open,
         },
     })
 }
 
-fn divide(one: &Estimate, other: &Estimate) -> Estimate {
-    Estimate {
-        value: one.value / other.value,
-        interval: [one.interval[0] / other.interval[1], one.interval[1] / other.interval[0]],
-    }
+/// A ratio divided by another that was measured apart from it.
+pub(super) fn divide(one: &Estimate, other: &Estimate) -> Estimate {
+    let value = one.value / other.value;
+    // Upper and lower halves apart: intervals of ratios are symmetric in their logarithms only.
+    let half = |one_to: f64, other_to: f64| {
+        let (one, other) = ((one_to / one.value).ln(), (other_to / other.value).ln());
+        one.hypot(other).exp()
+    };
+    let [low, high] =
+        [value / half(one.interval[0], other.interval[1]), value * half(one.interval[1], other.interval[0])];
+    Estimate { value, interval: [low, high] }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Unit;
     use crate::results::tests::outcome;
 
-    fn check(outcomes: Vec<Outcome>) -> Vec<(String, &'static str)> {
+    fn check(outcomes: Vec<Outcome>) -> Vec<(String, Verdict)> {
         let bounds = of(&Report { environments: Vec::new(), outcomes });
         bounds.into_iter().map(|bound| (bound.what, bound.verdict)).collect()
     }
@@ -150,22 +191,28 @@ mod tests {
     #[test]
     fn a_bound_is_met_by_the_whole_interval() {
         let own = |value, half| outcome(["node-local", "udp", "beeline"], MANY, Unit::Ratio, value, half);
-        for (value, half, verdict) in [
-            (0.99, 0.01, "met"),
-            (0.975, 0.01, "not decided: the limit lies in the interval"),
-            (0.90, 0.01, "not met"),
-        ] {
-            assert_eq!(check(vec![own(value, half)]), [("node-local: udp, beeline".to_owned(), verdict)]);
+        for (value, half, verdict) in
+            [(0.99, 0.01, Verdict::Met), (0.975, 0.01, Verdict::Open), (0.90, 0.01, Verdict::Missed)]
+        {
+            let what = "node-local: udp, beeline 10000".to_owned();
+            assert_eq!(check(vec![own(value, half)]), [(what, verdict)]);
         }
     }
 
     #[test]
-    fn a_quotient_has_the_widest_interval_that_its_parts_allow() {
+    fn a_quotient_is_judged_by_the_interval_of_independent_ratios() {
         let of = |lane, value| outcome(["pod to ClusterIP", "crr", lane], MANY, Unit::Ratio, value, 0.02);
         let seen = check(vec![of("beeline", 1.06), of("nftables", 0.84)]);
-        // 1.04 / 0.86 is above 1.2; 1.04 alone above 1.0.
-        let wanted = ["pod to ClusterIP: crr, beeline", "pod to ClusterIP: crr, beeline / nftables"];
-        assert_eq!(seen, wanted.map(|what| (what.to_owned(), "met")));
+        let wanted =
+            ["pod to ClusterIP: crr, beeline 10000", "pod to ClusterIP: crr, beeline 10000 / nftables 10000"];
+        assert_eq!(seen, wanted.map(|what| (what.to_owned(), Verdict::Met)));
+        let half = |value: f64, half: f64| Estimate { value, interval: [value / half, value * half] };
+        let seen = divide(&half(1.2, 1.03), &half(0.8, 1.04));
+        // ln 1.03 and ln 1.04 are 0.02956 and 0.03922: together 0.04911.
+        assert!((seen.interval[1] / 1.5 - 1.05034).abs() < 1e-4, "{seen:?}");
+        assert!((1.5 / seen.interval[0] - 1.05034).abs() < 1e-4, "{seen:?}");
+        // A value without an interval adds nothing.
+        assert!((divide(&half(1.2, 1.03), &half(0.8, 1.0)).interval[1] - 1.545).abs() < 1e-9);
     }
 
     #[test]

@@ -1,56 +1,77 @@
-//! The report as one HTML file: no script, no other file, plots as SVG inside.
+//! The report as one HTML file: no script, no other file, plots as SVG inside; for light and dark screens, and narrow ones.
 
 use std::fmt::Write;
 
 use anyhow::Result;
 
 use super::bounds::{self, Bound};
+use super::plots::{self, Plot};
+use super::section::{self, Section};
+use super::summary::{self, Counts};
 use super::table::Table;
-use super::{NOTES, Report, facts, plots};
+use super::{NOTES, Report, facts};
 
-const STYLE: &str = "\
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ccc; }
-table { border-collapse: collapse; display: block; overflow-x: auto; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #e4e4e4; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-td.own { background: #fff6d6; } .notes { color: #555; font-size: .85rem; }
-td.met { background: #dff3e4; } td.missed { background: #f8dcd6; }
-.facts td { text-align: left; white-space: normal; vertical-align: top; }
-.plots { display: flex; flex-wrap: wrap; gap: 1rem; } .plots svg { max-width: 100%; height: auto; border: 1px solid #eee; }
-";
+const STYLE: &str = include_str!("page.css");
 
 /// The page.
 pub(super) fn page(report: &Report) -> Result<String> {
     let mut text = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>Benchmark report</title>\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
-         <h1>Benchmark report</h1>\n<ul>\n"
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
+         <h1>Benchmark report</h1>\n"
     );
-    for note in NOTES {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "<li>{}</li>", escape(note));
-    }
-    text.push_str("</ul>\n");
+    head(report, &mut text);
     bound_table(report, &mut text);
-    for group in report.groups() {
+    if let Some(peers) = summary::against_peers(report) {
+        text.push_str("<h2>Beeline and its peers, each with the most services measured</h2>\n");
+        table(&peers, &mut text);
+    }
+    let (own, published): (Vec<_>, Vec<_>) =
+        report.groups().into_iter().partition(|group| !report.is_published(group));
+    for group in own {
         let _ = writeln!(text, "<h2>{}</h2>", escape(group));
-        table(&Table::of(report, group), &mut text);
-        let drawn = plots::of_group(report, group)?;
-        if !drawn.is_empty() {
-            let _ = writeln!(text, "<div class=\"plots\">\n{}\n</div>", drawn.join("\n"));
-        }
+        group_body(report, group, &mut text)?;
+    }
+    if !published.is_empty() {
+        text.push_str("<h2>Published by others, on other machines †</h2>\n");
+    }
+    for group in published {
+        let _ = writeln!(text, "<h3>{}</h3>", escape(group));
+        group_body(report, group, &mut text)?;
     }
     for environment in &report.environments {
-        text.push_str("<h2>Environment</h2>\n<table class=\"facts\">\n");
+        text.push_str("<h2>Environment</h2>\n<div class=\"wide\"><table class=\"facts\">\n");
         for (name, value) in facts(environment) {
             let _ = writeln!(text, "<tr><td>{}</td><td>{}</td></tr>", escape(&name), escape(&value));
         }
-        text.push_str("</table>\n");
+        text.push_str("</table></div>\n");
     }
     text.push_str("</body>\n</html>\n");
     Ok(text)
+}
+
+/// Where it comes from, how bounds stand, and what to know before the first figure.
+fn head(report: &Report, text: &mut String) {
+    if let Some(environment) = report.environments.first() {
+        let facts = facts(environment);
+        let wanted = ["time", "kernel", "CPU", "revision"];
+        let said = facts.iter().filter(|(name, _)| wanted.contains(&name.as_str()));
+        let said: Vec<_> = said.map(|(name, value)| format!("{} {}", escape(name), escape(value))).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "<p class=\"soft\">{}</p>", said.join(" · "));
+    }
+    if let Some(counts) = Counts::of(report) {
+        text.push_str("<div class=\"tiles\" id=\"summary\">\n");
+        for (number, class, words) in counts.words() {
+            let _ = writeln!(text, "<div class=\"tile\"><b class=\"{class}\">{number}</b>{words}</div>");
+        }
+        text.push_str("</div>\n");
+    }
+    text.push_str("<ul class=\"soft\">\n");
+    for note in NOTES {
+        let _ = writeln!(text, "<li>{}</li>", escape(note));
+    }
+    text.push_str("</ul>\n");
 }
 
 fn bound_table(report: &Report, text: &mut String) {
@@ -58,26 +79,61 @@ fn bound_table(report: &Report, text: &mut String) {
     if bounds.is_empty() {
         return;
     }
-    text.push_str("<h2>Bounds</h2>\n<table>\n<tr><th></th><th>limit</th><th>seen</th><th></th></tr>\n");
+    text.push_str(
+        "<h2>Bounds</h2>\n<div class=\"wide\"><table>\n\
+         <tr><th>what</th><th>bound</th><th>seen (95 %)</th><th>verdict</th></tr>\n",
+    );
     for bound in bounds {
         let Bound { what, limit, seen, verdict } = bound;
-        let class = match verdict {
-            "met" => "met",
-            "not met" => "missed",
-            _ => "open",
-        };
         let _ = writeln!(
             text,
-            "<tr><td>{}</td><td>{limit}</td><td>{seen}</td><td class=\"{class}\">{verdict}</td></tr>",
-            escape(&what)
+            "<tr><td>{}</td><td>{limit}</td><td>{seen}</td><td class=\"{}\">{}</td></tr>",
+            escape(&what),
+            verdict.class(),
+            verdict.as_str()
         );
     }
-    text.push_str("</table>\n");
+    text.push_str("</table></div>\n");
+}
+
+/// Each question of a group with its table and plots; then what is no ratio.
+fn group_body(report: &Report, group: &str, text: &mut String) -> Result<()> {
+    for section in Section::of(report, group) {
+        let _ =
+            writeln!(text, "<h3>{}: {}</h3>", escape(section.group), escape(section::words(section.test)));
+        table(&section.table(), text);
+        figures(&plots::of_section(&section)?, text);
+    }
+    let rest = Table::of(report, group);
+    if !rest.rows.is_empty() {
+        table(&rest, text);
+        figures(&plots::of_group(report, group)?, text);
+    }
+    Ok(())
+}
+
+fn figures(plots: &[Plot], text: &mut String) {
+    if plots.is_empty() {
+        return;
+    }
+    text.push_str("<div class=\"plots\">\n");
+    for Plot { title, svg, legend } in plots {
+        let _ = write!(text, "<figure><figcaption>{}", escape(title));
+        if !legend.is_empty() {
+            text.push_str("<span class=\"legend\">");
+            for (name, colour) in legend {
+                let _ = write!(text, "<span><i style=\"background:{colour}\"></i>{}</span> ", escape(name));
+            }
+            text.push_str("</span>");
+        }
+        let _ = writeln!(text, "</figcaption>{svg}</figure>");
+    }
+    text.push_str("</div>\n");
 }
 
 fn table(table: &Table, text: &mut String) {
     let head: String = table.head.iter().map(|name| format!("<th>{}</th>", escape(name))).collect();
-    let _ = writeln!(text, "<table>\n<tr>{head}</tr>");
+    let _ = writeln!(text, "<div class=\"wide\"><table>\n<tr>{head}</tr>");
     for row in &table.rows {
         let cells: String = row
             .iter()
@@ -89,7 +145,7 @@ fn table(table: &Table, text: &mut String) {
             .collect();
         let _ = writeln!(text, "<tr>{cells}</tr>");
     }
-    text.push_str("</table>\n");
+    text.push_str("</table></div>\n");
     if !table.notes.is_empty() {
         text.push_str("<ol class=\"notes\">\n");
         for note in &table.notes {

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::bounds::{self, Bound};
+use super::summary::{self, Counts};
 use super::table::Table;
 use super::{NOTES, Report, facts};
 
@@ -15,15 +16,24 @@ pub(super) fn page(report: &Report) -> String {
     }
     let bounds = bounds::of(report);
     if !bounds.is_empty() {
-        text.push_str("\n## Bounds\n\n| what | limit | seen | |\n|---|---|---|---|\n");
+        text.push_str("\n## Bounds\n\n");
+        if let Some(counts) = Counts::of(report) {
+            let said = counts.words().map(|(number, _, words)| format!("{number} {words}"));
+            let _ = writeln!(text, "{}.\n", said.join(", "));
+        }
+        text.push_str("| what | bound | seen (95 %) | verdict |\n|---|---|---|---|\n");
     }
     for bound in bounds {
         let Bound { what, limit, seen, verdict } = bound;
-        let _ = writeln!(text, "| {} | {limit} | {seen} | {verdict} |", escape(&what));
+        let _ = writeln!(text, "| {} | {limit} | {seen} | {} |", escape(&what), verdict.as_str());
+    }
+    if let Some(peers) = summary::against_peers(report) {
+        text.push_str("\n## Beeline and its peers, each with the most services measured\n\n");
+        table(&peers, &mut text);
     }
     for group in report.groups() {
         let _ = write!(text, "\n## {group}\n\n");
-        table(&Table::of(report, group), &mut text);
+        table(&Table::of_all(report, group), &mut text);
     }
     for environment in &report.environments {
         let _ = write!(text, "\n## Environment\n\n| | |\n|---|---|\n");

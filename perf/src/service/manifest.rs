@@ -9,10 +9,10 @@ pub(super) const SERVICE: &str = "perf-server";
 /// The Service without an address.
 pub(super) const HEADLESS: &str = "perf-server-headless";
 /// echo's port of lines and datagrams.
-pub(super) const PORT: u16 = 9090;
+pub(crate) const PORT: u16 = 9090;
 
 /// The namespace of all the rest.
-pub(super) fn namespace(name: &str) -> Value {
+pub(crate) fn namespace(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 }
 
@@ -27,7 +27,8 @@ pub(super) fn objects(image: &str, server_node: &str, client_nodes: &[String]) -
     [pod(SERVER, image, server_node), service(), headless()].into_iter().chain(clients).collect()
 }
 
-fn pod(name: &str, image: &str, node: &str) -> Value {
+/// A pod that runs `echo` on `node`.
+pub(crate) fn pod(name: &str, image: &str, node: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}},
         "spec": {

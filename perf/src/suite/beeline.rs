@@ -7,14 +7,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use datapath::{NodeAddresses, NodeConfig, Options, PodPort, Uplink, XdpChoice};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Value, json};
-use service::{NodeFacts, Tables};
+use service::{NodeFacts, ObjectKey, Tables};
 
 use super::lane::Kind;
 use super::topology::{BACKENDS, CLIENT, MACS, NODE, NODE_SEGMENT, PEER_SEGMENT, Place};
 use crate::cgroup;
-use crate::peers::services::ServicePort;
+use crate::peers::services::{Protocol, ServicePort};
 
+/// The address of the service that is added and removed again; no other has it.
+const ADDED_IP: Ipv4Addr = Ipv4Addr::new(10, 96, 255, 20);
 /// Entries of each flow table.
 const FLOWS: u32 = 65_536;
 
@@ -26,8 +31,8 @@ pub(crate) struct Dataplane {
     cgroup: PathBuf,
     /// From objects in memory to entries in all tables.
     pub(crate) loaded_in: Duration,
-    /// How long one more change of a service's endpoints took.
-    pub(crate) changed_in: Duration,
+    /// What was changed after that, and how long each time took, in seconds.
+    pub(crate) changes: Vec<(&'static str, Vec<f64>)>,
 }
 
 impl Dataplane {
@@ -79,14 +84,14 @@ pub(crate) fn start(kind: Kind, tag: &str, node: &Place, ports: &[ServicePort]) 
         pins: Path::new("/sys/fs/bpf").join(&id),
         cgroup: cgroup::unified()?.join(&id),
         loaded_in: Duration::ZERO,
-        changed_in: Duration::ZERO,
+        changes: Vec::new(),
     };
     std::fs::create_dir_all(&dataplane.pins).with_context(|| format!("make {}", dataplane.pins.display()))?;
     std::fs::create_dir_all(&dataplane.cgroup)
         .with_context(|| format!("make {}", dataplane.cgroup.display()))?;
     let (pins, objects) = (dataplane.pins.clone(), Objects::of(ports)?);
-    let (inner, loaded_in, changed_in) = node.inside(move || open(kind, pins, id, &objects))?;
-    (dataplane.inner, dataplane.loaded_in, dataplane.changed_in) = (Some(inner), loaded_in, changed_in);
+    let (inner, loaded_in, changes) = node.inside(move || open(kind, pins, id, &objects))?;
+    (dataplane.inner, dataplane.loaded_in, dataplane.changes) = (Some(inner), loaded_in, changes);
     Ok(dataplane)
 }
 
@@ -95,7 +100,7 @@ fn open(
     bpf_dir: PathBuf,
     cgroup: String,
     objects: &Objects,
-) -> Result<(datapath::Dataplane, Duration, Duration)> {
+) -> Result<(datapath::Dataplane, Duration, Changes)> {
     let pod = kind == Kind::BeelinePod;
     let mut uplinks = vec![uplink("backend", MACS[2])?];
     if !pod {
@@ -151,16 +156,19 @@ fn open(
             addresses: vec![CLIENT.into()],
         })?;
     }
-    let (loaded_in, changed_in) = fill(&dataplane, &mut tables, objects)?;
-    Ok((dataplane, loaded_in, changed_in))
+    let loaded_in = fill(&dataplane, &mut tables, objects)?;
+    let changes = change(&dataplane, &mut tables, objects)?;
+    Ok((dataplane, loaded_in, changes))
 }
 
-/// Publishes all services, then changes one; how long each took.
-fn fill(
-    dataplane: &datapath::Dataplane,
-    tables: &mut Tables,
-    objects: &Objects,
-) -> Result<(Duration, Duration)> {
+/// What was changed, and how long each time took, in seconds.
+type Changes = Vec<(&'static str, Vec<f64>)>;
+
+/// How often each change is made.
+const TIMES: usize = 20;
+
+/// Publishes all services; how long it took.
+fn fill(dataplane: &datapath::Dataplane, tables: &mut Tables, objects: &Objects) -> Result<Duration> {
     let started = Instant::now();
     for service in &objects.services {
         tables.service_applied(service, dataplane.now_ms());
@@ -169,18 +177,43 @@ fn fill(
         tables.slice_applied(slice, dataplane.now_ms());
     }
     dataplane.apply(&tables.start(dataplane.now_ms()))?;
-    let loaded_in = started.elapsed();
-    let started = Instant::now();
-    dataplane.apply(&tables.slice_applied(&objects.changed, dataplane.now_ms()))?;
-    Ok((loaded_in, started.elapsed()))
+    Ok(started.elapsed())
+}
+
+/// Changes single things again and again, from the object to the tables' entries.
+fn change(dataplane: &datapath::Dataplane, tables: &mut Tables, objects: &Objects) -> Result<Changes> {
+    let now = || dataplane.now_ms();
+    let (mut added, mut removed, mut less) = (Vec::new(), Vec::new(), Vec::new());
+    let (service, slice) = &objects.added;
+    let key = |meta: &ObjectMeta| {
+        ObjectKey::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+    };
+    let (service_key, slice_key) = (key(&service.metadata), key(&slice.metadata));
+    for _ in 0..TIMES {
+        let started = Instant::now();
+        dataplane.apply(&tables.service_applied(service, now()))?;
+        dataplane.apply(&tables.slice_applied(slice, now()))?;
+        added.push(started.elapsed().as_secs_f64());
+        let started = Instant::now();
+        dataplane.apply(&tables.slice_deleted(&slice_key, now()))?;
+        dataplane.apply(&tables.service_deleted(&service_key, now()))?;
+        removed.push(started.elapsed().as_secs_f64());
+        let started = Instant::now();
+        dataplane.apply(&tables.slice_applied(&objects.changed, now()))?;
+        less.push(started.elapsed().as_secs_f64());
+        dataplane.apply(&tables.slice_applied(&objects.slices[0], now()))?;
+    }
+    Ok(vec![("one service added", added), ("one service removed", removed), ("one endpoint less", less)])
 }
 
 /// The services as the API has them.
 struct Objects {
-    services: Vec<k8s_openapi::api::core::v1::Service>,
-    slices: Vec<k8s_openapi::api::discovery::v1::EndpointSlice>,
+    services: Vec<Service>,
+    slices: Vec<EndpointSlice>,
     /// The first slice with an endpoint less.
-    changed: k8s_openapi::api::discovery::v1::EndpointSlice,
+    changed: EndpointSlice,
+    /// One more service.
+    added: (Service, EndpointSlice),
 }
 
 impl Objects {
@@ -191,6 +224,16 @@ impl Objects {
         {
             groups.push(group);
         }
+        let added = [ServicePort {
+            namespace: "perf".to_owned(),
+            service: "added".to_owned(),
+            port_name: "p80".to_owned(),
+            protocol: Protocol::Tcp,
+            cluster_ip: ADDED_IP,
+            port: 80,
+            node_port: None,
+            endpoints: (1..=3).map(|last| (Ipv4Addr::new(10, 3, 255, last), 80)).collect(),
+        }];
         let services = groups.iter().map(|group| serde_json::from_value(service(group)));
         let slices = groups.iter().map(|group| serde_json::from_value(slice(group, 0)));
         let first = groups.first().ok_or_else(|| anyhow!("no services"))?;
@@ -199,6 +242,7 @@ impl Objects {
             slices: slices.collect::<Result<_, _>>()?,
             // The service under test keeps its endpoints.
             changed: serde_json::from_value(slice(first, usize::from(groups.len() > 1)))?,
+            added: (serde_json::from_value(service(&added))?, serde_json::from_value(slice(&added, 0))?),
         })
     }
 }

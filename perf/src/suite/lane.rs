@@ -1,12 +1,14 @@
 //! What a lane's node does with services: a table of kinds, each with how it is set up. A lane that cannot be set up
 //! here says why, and keeps its row.
 
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::beeline::{self, Dataplane};
 use super::topology::{self, BACKENDS, ECHO, NODE, NODE_SEGMENT, Topology};
@@ -18,6 +20,10 @@ use crate::traffic::Target;
 
 /// Services beyond which nftables is loaded only when forced: it takes minutes, and stalls a small machine.
 const MOST_NFTABLES: usize = 10_000;
+/// To load 10,000 services into nftables, on two CPUs.
+const NFTABLES_SECONDS: f64 = 100.0;
+/// To make a lane's namespaces.
+const TOPOLOGY: Duration = Duration::from_millis(300);
 /// Pods of the cluster, as rules know them: the client's and the backends' networks.
 const CLUSTER: ClusterCidr<'static> = ClusterCidr("10.0.0.0/14");
 const SERVICE_CIDR: &str = "10.96.0.0/16";
@@ -59,7 +65,7 @@ impl Kind {
 }
 
 /// Which lane is wanted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wanted {
     pub(crate) kind: Kind,
     /// Zero where there are none.
@@ -68,7 +74,7 @@ pub(crate) struct Wanted {
 
 impl Wanted {
     /// Short enough for a namespace's name.
-    fn tag(self) -> String {
+    pub(crate) fn tag(self) -> String {
         let kind = match self.kind {
             Kind::BeelinePod => "bp",
             Kind::BeelineOutside => "bo",
@@ -76,6 +82,18 @@ impl Wanted {
             kind => &kind.name()[..2],
         };
         format!("{kind}{}", self.services)
+    }
+
+    /// About how long it takes to make. Rules take the square of their number: each transaction looks at all there are.
+    pub(crate) fn expected(self) -> Duration {
+        let ten_thousand = self.services as f64 / 1e4;
+        let seconds = match self.kind {
+            Kind::Nftables => NFTABLES_SECONDS * ten_thousand.powi(2),
+            Kind::Iptables => 1.5 * ten_thousand.powi(2),
+            Kind::BeelinePod | Kind::BeelineOutside | Kind::BeelineXdp => 0.8 + ten_thousand,
+            Kind::None | Kind::Conntrack | Kind::Haproxy => 0.0,
+        };
+        Duration::from_secs_f64(seconds) + TOPOLOGY
     }
 }
 
@@ -179,10 +197,29 @@ impl Proxy {
         let mut command = Command::new(haproxy);
         command.arg("-db").arg("-f").arg(&configuration);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A terminal's Ctrl-C is for the suite, which ends it.
+        command.process_group(0);
         let child = topology.node.inside(|| command.spawn().context("start haproxy"))?;
-        // It listens at once or it has ended; the first operation against it tells.
-        thread::sleep(Duration::from_millis(300));
-        Ok(Self { child, configuration })
+        let mut proxy = Self { child, configuration };
+        proxy.wait(topology)?;
+        Ok(proxy)
+    }
+}
+
+impl Proxy {
+    /// Until it answers, or has ended.
+    fn wait(&mut self, topology: &Topology) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let address = SocketAddr::from((NODE, TESTED_PORT));
+        let answers = || Ok(TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok());
+        while !topology.client.inside(answers)? {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("haproxy has ended: {status}");
+            }
+            ensure!(Instant::now() < deadline, "haproxy does not answer at {address}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 }
 

@@ -29,7 +29,11 @@ const BATCH: u32 = 64;
 const FEW: u32 = 1_024;
 const MANY: u32 = 65_536;
 /// So many pairs at most: each call costs the kernel tens of milliseconds before its first frame and after its last.
-const MOST_PAIRS: usize = 12;
+pub(super) const MOST_PAIRS: usize = 12;
+/// What a slice takes besides the frames' time.
+pub(super) const AROUND_SLICE: Duration = Duration::from_millis(60);
+/// To load generators and counters, and to find out how many frames a slice has.
+pub(super) const AROUND: Duration = Duration::from_millis(600);
 /// Where an untagged UDP datagram over IPv4 has its destination port.
 const DESTINATION_PORT: i16 = 36;
 

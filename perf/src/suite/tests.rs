@@ -1,6 +1,7 @@
 //! The whole suite in seconds: every lane is made, every case runs for an instant. No figure is judged.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::ways::WAYS;
 use super::*;
 
 /// `echo` as some build has left it, or why there is none.
@@ -35,13 +36,18 @@ fn every_case_of_the_suite_runs() {
         force: false,
     };
     let mut results = Vec::new();
-    run_into(&args, &mut |line| {
+    let agenda = Agenda::new(&args).unwrap();
+    run_into(&args, &agenda, &Progress::new(agenda.steps()), &mut |line| {
         if let Line::Result(outcome) = line {
             results.push(outcome);
         }
         Ok(())
     })
     .unwrap();
+    let programs = results.iter().filter(|row| row.group == "program" && row.published.is_none());
+    assert_eq!(programs.count(), cost::count());
+    let added = results.iter().find(|row| row.test == "one service added").unwrap();
+    assert!(added.estimate.value > 0.0 && added.lane == "beeline", "{added:?}");
     for way in WAYS {
         for lane in ["conntrack", "iptables", "nftables", "haproxy", "beeline"] {
             let told = |outcome: &&Outcome| outcome.group == way.group && outcome.lane == lane;
@@ -49,7 +55,12 @@ fn every_case_of_the_suite_runs() {
             assert!(!rows.is_empty(), "{} has no row of {lane}", way.group);
             for row in rows {
                 match &row.skipped {
-                    Some(why) => println!("skipped: {}: {why}", row.name()),
+                    Some(why) => {
+                        println!("skipped: {}: {why}", row.name());
+                        // Two pairs are few on a busy machine; all else is a fault.
+                        let allowed = lane == "haproxy" || why.starts_with("fewer than two pairs");
+                        assert!(allowed, "{}: {why}", row.name());
+                    }
                     None => assert!(row.estimate.value > 0.0, "{row:?}"),
                 }
             }
@@ -65,4 +76,23 @@ fn the_reference_is_the_first_lane_and_beeline_is_seen_at_both_ends() {
         |kind| lanes.iter().filter(|lane| lane.kind == kind).map(|lane| lane.services).collect::<Vec<_>>();
     assert_eq!(counts(LaneKind::Iptables), [10, 1000, 10_000]);
     assert_eq!(counts(LaneKind::BeelinePod), [10, 10_000]);
+}
+
+#[test]
+fn the_whole_suite_is_expected_to_end_in_twenty_minutes() {
+    let args = Suite {
+        out: None,
+        echo: Some(std::env::current_exe().unwrap()),
+        object: None,
+        quick: false,
+        only: None,
+        services: vec![10, 1_000, 10_000],
+        force: false,
+    };
+    let agenda = Agenda::new(&args).unwrap();
+    let expected = agenda.expected(false);
+    assert!(expected < Duration::from_secs(20 * 60), "{expected:?}");
+    assert!(expected > Duration::from_secs(5 * 60), "{expected:?}");
+    let part = Agenda::new(&Suite { only: Some("node-local/crr".to_owned()), ..args }).unwrap();
+    assert!(part.cases.len() == 10 && part.programs == 0, "{}", part.cases.len());
 }

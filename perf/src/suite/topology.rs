@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::namespace::Namespace;
 
@@ -130,6 +131,7 @@ pub(crate) fn remove_leftovers() {
     };
     for path in names(Path::new("/run/netns")) {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        end_processes(&name);
         run(&["netns", "delete", &name]).unwrap_or_else(|error| eprintln!("perf: {error:#}"));
     }
     let cgroups = crate::cgroup::unified().map(|root| names(&root)).unwrap_or_default();
@@ -140,6 +142,15 @@ pub(crate) fn remove_leftovers() {
         .chain(pins.iter().map(|path| (path, std::fs::remove_dir_all(path))));
     for (path, result) in removed {
         result.unwrap_or_else(|error| eprintln!("perf: {} is left behind: {error}", path.display()));
+    }
+}
+
+/// Ends what a suite that was killed has left running in a namespace of its own making: echoes and proxies.
+fn end_processes(name: &str) {
+    let pids = output(Command::new("ip").args(["netns", "pids", name])).unwrap_or_default();
+    for pid in pids.lines().filter_map(|line| Pid::from_raw(line.trim().parse().ok()?)) {
+        // It may have ended meanwhile.
+        let _ = kill_process(pid, Signal::KILL);
     }
 }
 
