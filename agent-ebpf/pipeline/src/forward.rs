@@ -84,11 +84,16 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
     scratch: &mut Scratch<F>,
     at: At,
 ) -> Packed {
-    let Scratch { headers, opening, .. } = scratch;
+    let Scratch { headers, opening, known, .. } = scratch;
     let tuple = &headers.tuple;
     let place = F::place(tables.config(), tuple.dst);
     let reach = if client as u8 == Client::HandedOver as u8 { Reach::AnyNode } else { Reach::Own };
-    let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, reach) {
+    let found = if known.flags != 0 {
+        Lookup::Found(*known)
+    } else {
+        service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, reach)
+    };
+    let outcome = match found {
         Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
             masquerade(pkt, tables, headers, opening);
             Ok(())
