@@ -73,8 +73,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes the namespace with all that is in it, and waits for it.
+    /// Removes the namespace with all that is in it, and waits for it. Services and their slices go first, many at the same
+    /// time: who cleans a namespace up takes one after another.
     pub(super) async fn remove_namespace(&self) -> Result<()> {
+        let services = self.api::<Service>().list_metadata(&ListParams::default()).await;
+        let services = services.context("list services")?.items.into_iter();
+        let names: Vec<_> = services.filter_map(|service| service.metadata.name).collect();
+        self.delete_services(&names).await?;
         let namespaces = Api::<Namespace>::all(self.client.clone());
         let name = &self.namespace;
         let begun = Instant::now();

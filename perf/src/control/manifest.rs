@@ -102,12 +102,13 @@ fn endpoint_list(endpoints: &[IpAddr]) -> Vec<Value> {
 }
 
 /// A pod of the Service of started pods: without a probe, so that it is Ready as soon as it runs, and without a node, so
-/// that a scheduler chooses one.
+/// that a scheduler chooses one. Without environment variables of Services: those of ten thousand are more than a program
+/// can be started with.
 pub(super) fn started(name: &str, image: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": STARTED}},
         "spec": {
-            "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": 1, "automountServiceAccountToken": false, "enableServiceLinks": false,
             "containers": [{
                 "name": "perf", "image": image, "imagePullPolicy": "IfNotPresent", "command": ["/echo"],
                 "ports": [{"containerPort": PORT, "protocol": "UDP"}],

@@ -1,5 +1,5 @@
-//! `perf service` on the cluster: its image is made and loaded, every way is asked from both nodes, the results make a
-//! report, and nothing stays behind. No figure decides.
+//! `perf service` and `perf control` on the cluster: their image is made and loaded, every way is asked from both nodes, changes
+//! at the API are followed to the first packet, the results make a report, and nothing stays behind. No figure decides.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -38,6 +38,17 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
         let text = std::fs::read_to_string(&markdown)?;
         super::contains(&text, &["ClusterIP", "NodePort, other node"])
     });
+    report.check("changes at the API are followed to the first packet, in both families", || {
+        for family in ["ipv4", "ipv6"] {
+            let results = directory.join(format!("control-{family}.jsonl"));
+            let mut control = perf(plan);
+            control.args(["control", "--quick", "--family", family, "--namespace", NAMESPACE]);
+            control.arg("--kubeconfig").arg(plan::kubeconfig()).arg("--out").arg(&results);
+            shell::quiet(&mut control)?;
+            all_changes(&std::fs::read_to_string(&results)?)?;
+        }
+        Ok(())
+    });
     report.check("nothing of it is left", || {
         let left = kubectl_words(&format!("get namespace {NAMESPACE} --ignore-not-found -o name"))?;
         ensure!(left.is_empty(), "{left}");
@@ -47,6 +58,21 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
 
 fn perf(plan: &Plan) -> Command {
     Command::new(tree::program(plan.profile, "perf"))
+}
+
+/// Endpoints changed, Services added, pods started, with two numbers of Services; nothing was seen before it happened.
+fn all_changes(lines: &str) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).with_context(|| format!("read {line}"))?;
+        let Some(test) = line["test"].as_str() else { continue };
+        let value = line["estimate"]["value"].as_f64();
+        ensure!(value.is_some_and(|value| value >= 0.0), "no time: {line}");
+        ensure!(line["detail"]["clock"]["same"] == true, "one machine has one clock: {line}");
+        seen.insert((test.to_owned(), line["services"].to_string()));
+    }
+    ensure!(seen.len() == 14, "{} of 14 results: {seen:?}", seen.len());
+    Ok(())
 }
 
 /// Two places of clients, four ways, two kinds of traffic, and no operation that failed.
