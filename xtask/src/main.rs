@@ -8,7 +8,6 @@ mod cluster;
 mod codegen;
 mod flags;
 mod fuzz;
-mod image;
 mod place;
 mod root;
 mod scenarios;
@@ -38,7 +37,7 @@ fn run(command: Command) -> Result<std::process::ExitCode> {
         root::become_root()?;
     }
     match command {
-        Command::Setup => setup::run()?,
+        Command::Setup { optional } => setup::run(optional)?,
         Command::Build(args) => build::run(args.profile())?,
         Command::Up(args) => cluster::up::run(&args)?,
         Command::Status { json } => cluster::status::run(json)?,

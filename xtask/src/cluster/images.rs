@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use oci_image::{Config, Source, full_name};
 
 use crate::cluster::containerd;
 use crate::cluster::plan::{self, Node, Plan};
 use crate::flags::ImageSource;
-use crate::image::{self, Config, full_name};
 use crate::{shell, tree};
 
 /// `cargo xtask image load NAME=DIR|TAR`.
@@ -18,7 +18,7 @@ pub(crate) fn load(source: &ImageSource) -> Result<()> {
     let name = full_name(&source.name);
     let (tar, index) = if source.path.is_dir() {
         let tar = file(&source.name)?;
-        image::write(&name, &source.path, &Config::default(), &tar)?;
+        oci_image::write(&name, Source::Root(&source.path), &Config::default(), &tar)?;
         (tar, None)
     } else if source.path.is_file() {
         // Named by both, the same name would stand for the index and for the image in it, and one of them would vanish.
@@ -43,7 +43,8 @@ pub(crate) fn load_examples(plan: &Plan) -> Result<()> {
     let images = [("echo", echo, vec!["/echo".to_owned()]), ("busybox", busybox, vec!["/bin/sh".to_owned()])];
     for (name, root, entrypoint) in images {
         let tar = file(name)?;
-        image::write(&full_name(name), &root, &Config { entrypoint }, &tar)?;
+        let config = Config { entrypoint, ..Config::default() };
+        oci_image::write(&full_name(name), Source::Root(&root), &config, &tar)?;
         for node in plan.nodes() {
             import(&node, &tar, None)?;
         }
@@ -90,7 +91,6 @@ fn install_busybox(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Imports `tar` into `node`'s containerd. Our own tars name their image; `index` names that of somebody else's.
 /// Whether one of the tar's indexes gives this name to its image.
 fn names_itself(tar: &Path, name: &str) -> Result<bool> {
     let mut archive = tar::Archive::new(std::fs::File::open(tar)?);
@@ -109,6 +109,7 @@ fn names_itself(tar: &Path, name: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Imports `tar` into `node`'s containerd. Our own tars name their image; `index` names that of somebody else's.
 fn import(node: &Node, tar: &Path, index: Option<&str>) -> Result<()> {
     let mut ctr = Command::new("ctr");
     ctr.arg("--address").arg(containerd::socket()).args([
