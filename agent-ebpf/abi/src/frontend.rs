@@ -19,8 +19,6 @@ pub mod flags {
     /// ExternalIP, load balancer address or node port: clients outside the cluster are judged by
     /// externalTrafficPolicy. Clients on this node (pods, host) always get the cluster run (upstream's short circuit).
     pub const EXTERNAL: u16 = 1 << 0;
-    /// The address exists and this port of it is not served: reject (RST, ICMP unreachable). The id is unused.
-    pub const REJECT: u16 = 1 << 1;
     /// Only clients in the service's ranges ([`crate::source::SourceKey4`]) may come in here: an address of a load balancer.
     pub const SOURCE_RANGES: u16 = 1 << 2;
     /// A node port: nothing on the node may be bound to it.

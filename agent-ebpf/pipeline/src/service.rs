@@ -63,7 +63,7 @@ pub fn lookup<F: Family, T: Tables<F>>(
 ) -> Lookup {
     match place {
         Place::Service => match exact::<F, T>(tables, addr, port, proto) {
-            Some(frontend) => found(frontend),
+            Some(frontend) => Lookup::Found(frontend),
             None if is_vip::<F, T>(tables, addr) => Lookup::Unserved,
             None => Lookup::Unallocated,
         },
@@ -107,7 +107,7 @@ fn outside<F: Family, T: Tables<F>>(
 ) -> Lookup {
     if vip_possible::<F, T>(tables, addr) {
         if let Some(frontend) = exact::<F, T>(tables, addr, port, proto) {
-            return found(frontend);
+            return Lookup::Found(frontend);
         }
         if is_vip::<F, T>(tables, addr) {
             return Lookup::Unserved;
@@ -127,7 +127,7 @@ fn outside<F: Family, T: Tables<F>>(
         return Lookup::NotOurs;
     }
     match tables.frontend(&F::frontend_key(F::UNSPECIFIED, port, proto, SCOPE_NODE_PORT)) {
-        Some(frontend) => found(frontend),
+        Some(frontend) => Lookup::Found(frontend),
         None => Lookup::NotOurs,
     }
 }
@@ -137,11 +137,6 @@ fn outside<F: Family, T: Tables<F>>(
 pub fn has_node_ports<F: Family, T: Tables<F>>(tables: T, addr: F::Addr) -> bool {
     let wanted = node_flags::LOCAL | node_flags::NODE_PORT;
     tables.node(addr).is_some_and(|node| node.flags & wanted == wanted)
-}
-
-#[inline(always)]
-fn found(frontend: Frontend) -> Lookup {
-    if frontend.flags & frontend::flags::REJECT != 0 { Lookup::Unserved } else { Lookup::Found(frontend) }
 }
 
 /// Whether the client may use the frontend, as far as source ranges say (`loadBalancerSourceRanges`).
