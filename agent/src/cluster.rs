@@ -33,6 +33,8 @@ const SERVICES_PAGE: u32 = 500;
 const SLICES_PAGE: u32 = 200;
 /// Nodes of a list that are read at a time: most of a Node are the names of its images.
 const NODES_PAGE: u32 = 100;
+/// Events that are decoded and not yet taken: enough that a next page is asked for while one is taken, few enough to be held.
+const EVENTS_AHEAD: usize = 128;
 /// How long the first publication waits for the kubelet to say which pods run: it may itself wait for containerd.
 const PODS_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -259,7 +261,8 @@ fn through_the_stack(diff: &mut Diff) {
 }
 
 /// Watch events without end, lists in pages of so many objects, each object made smaller by `trim` at once; failures are waited out and
-/// logged.
+/// logged. Each kind is read and decoded by a task of its own, a little ahead of whoever takes the events: first lists are long. The task
+/// ends with the first event after the stream is dropped.
 fn events<K>(client: Client, page: u32, trim: fn(&mut K)) -> impl Stream<Item = watcher::Event<K>>
 where
     K: kube::Resource<DynamicType = ()>
@@ -271,9 +274,12 @@ where
 {
     let config = watcher::Config::default().page_size(page);
     let stream = watcher(Api::<K>::all(client), config).backoff(runtime::Pauses::default()).modify(trim);
-    stream.filter_map(|event| async {
+    let stream = stream.filter_map(|event| async {
         event.inspect_err(|error| tracing::warn!(%error, kind = %K::kind(&()), "watch interrupted; tables stay as they are")).ok()
-    })
+    });
+    let (sender, receiver) = futures::channel::mpsc::channel(EVENTS_AHEAD);
+    tokio::spawn(stream.map(Ok).forward(sender));
+    receiver
 }
 
 /// Events of Nodes, without end.
