@@ -167,8 +167,9 @@ pub(crate) struct Suite {
 
 #[derive(Args)]
 pub(crate) struct Report {
-    /// Lines of JSON, as `perf suite` and `perf service` write them.
-    pub(crate) results: PathBuf,
+    /// Lines of JSON, as `perf suite`, `perf service` and others write them. Several files make one report.
+    #[arg(required = true)]
+    pub(crate) results: Vec<PathBuf>,
     /// Where the page goes.
     #[arg(long)]
     pub(crate) html: Option<PathBuf>,

@@ -105,8 +105,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         args.html.is_some() || args.markdown.is_some(),
         "nothing to write: --html or --markdown is needed"
     );
-    let report = Report::new(results::read(&args.results)?);
-    ensure!(!report.outcomes.is_empty(), "{} holds no result", args.results.display());
+    let lines: Vec<_> = args.results.iter().map(|path| results::read(path)).collect::<Result<_>>()?;
+    let report = Report::new(lines.concat());
+    let names = || args.results.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ");
+    ensure!(!report.outcomes.is_empty(), "no result in {}", names());
     if let Some(path) = &args.html {
         write(path, &html::page(&report)?)?;
     }

@@ -149,12 +149,16 @@ fn people(time: Duration) -> String {
 
 /// A result as a line for people.
 fn describe(outcome: &Outcome) -> String {
-    let Estimate { value, interval: [low, high] } = outcome.estimate;
+    // A short time would be all zeros.
+    let (unit, factor) = match outcome.unit {
+        Unit::Seconds if outcome.estimate.value < 0.01 => ("us", 1e6),
+        unit => (unit.as_str(), 1.0),
+    };
+    let Estimate { value, interval } = outcome.estimate;
+    let [value, low, high] = [value, interval[0], interval[1]].map(|value| value * factor);
     match &outcome.skipped {
         Some(why) => format!("{:<66} skipped: {why}", outcome.name()),
-        None => {
-            format!("{:<66} {value:>9.3}{} ({low:.3} to {high:.3})", outcome.name(), outcome.unit.as_str())
-        }
+        None => format!("{:<66} {value:>9.3}{unit} ({low:.3} to {high:.3})", outcome.name()),
     }
 }
 

@@ -27,16 +27,21 @@ fn suite(args: &BenchArgs) -> Result<()> {
     std::fs::create_dir_all(&directory)?;
     let results = directory.join("results.jsonl");
     let mut suite = perf("suite");
-    suite.arg("--echo").arg(tree::echo()).arg("--out").arg(&results);
+    suite.arg("--echo").arg(tree::echo()).arg("--object").arg(tree::bpf_object()).arg("--out").arg(&results);
     suite.args(args.quick.then_some("--quick")).args(&args.arguments);
-    shell::run(&mut suite)?;
-    report(&results, &directory)
+    let measured = shell::run(&mut suite);
+    // What was measured before it failed is worth reading, too.
+    let written = report(&results, &directory);
+    measured.and(written)
 }
 
+/// Writes the report of the suite, and of `perf control` if its results lie beside those.
 fn report(results: &Path, directory: &Path) -> Result<()> {
     let (html, markdown) = (directory.join("report.html"), directory.join("report.md"));
+    let control = directory.join("control.jsonl");
     let mut report = perf("report");
-    report.arg(results).arg("--html").arg(&html).arg("--markdown").arg(&markdown);
+    report.arg(results).args(control.is_file().then_some(&control));
+    report.arg("--html").arg(&html).arg("--markdown").arg(&markdown);
     shell::run(&mut report)?;
     println!("report: {} and {}", html.display(), markdown.display());
     Ok(())

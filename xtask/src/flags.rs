@@ -13,7 +13,11 @@ pub(crate) struct Xtask {
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Find what is missing on this machine (packages, rust-src, bpf-linker), say why it is needed, install it.
-    Setup,
+    Setup {
+        /// Install what tests and benchmarks can go on without, too.
+        #[arg(long)]
+        optional: bool,
+    },
     /// Build the eBPF object, the control plane, the agent and the images of the examples.
     Build(BuildArgs),
     /// Bring up a development cluster on this machine and show a service answering.

@@ -89,27 +89,56 @@ const REQUIREMENTS: &[Requirement] = &[
     },
 ];
 
-/// Installs what is missing; says so, and why; prints one line when nothing is.
-pub(crate) fn run() -> Result<()> {
-    let missing = missing()?;
-    if missing.is_empty() {
+/// What tests and benchmarks go on without, saying what they left out.
+const OPTIONAL: &[Requirement] = &[
+    package(
+        "haproxy",
+        "`cargo xtask bench` measures it as the proxy in user space; without it that row says so",
+        "haproxy",
+    ),
+    package(
+        "conntrack",
+        "`cargo xtask bench` empties the peers' connection tables before new flows; without it they fill up",
+        "conntrack",
+    ),
+    package(
+        "chromium",
+        "a test opens the benchmark's report in it; without it the test is skipped, saying so",
+        "chromium",
+    ),
+];
+
+/// Installs what is missing, with `optional` what is optional, too; says so, and why; prints one line when nothing is.
+pub(crate) fn run(optional: bool) -> Result<()> {
+    let mut wanted = missing(REQUIREMENTS)?;
+    if wanted.is_empty() {
         println!("setup: all {} requirements are present", REQUIREMENTS.len());
-        return Ok(());
     }
-    install_all(&missing)
+    let extra = missing(OPTIONAL)?;
+    if optional {
+        wanted.extend(extra);
+    } else {
+        for requirement in extra {
+            println!(
+                "setup: optional and not here: {}: {} (`cargo xtask setup --optional` installs it)",
+                requirement.name, requirement.why
+            );
+        }
+    }
+    if wanted.is_empty() { Ok(()) } else { install_all(&wanted) }
 }
 
 /// Like [`run`], without a word when nothing is missing.
 pub(crate) fn ensure() -> Result<()> {
-    match missing()? {
+    match missing(REQUIREMENTS)? {
         missing if missing.is_empty() => Ok(()),
         missing => install_all(&missing),
     }
 }
 
-fn missing() -> Result<Vec<&'static Requirement>> {
+fn missing(table: &'static [Requirement]) -> Result<Vec<&'static Requirement>> {
     let mut missing = Vec::new();
-    for requirement in REQUIREMENTS {
+    for requirement in table {
         if !requirement.probe.present()? {
             missing.push(requirement);
         }
@@ -198,8 +227,9 @@ fn sysroot() -> Result<PathBuf> {
     Ok(PathBuf::from(path.trim()))
 }
 
-/// Whether `program` is in one of the directories of `PATH`.
+/// Whether `program` is in one of the directories of `PATH`, or where administrators' programs are.
 pub(crate) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    let directories = std::env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    directories.into_iter().any(|directory| directory.join(program).is_file())
 }

@@ -81,13 +81,13 @@ fn bound_table(report: &Report, text: &mut String) {
     }
     text.push_str(
         "<h2>Bounds</h2>\n<div class=\"wide\"><table>\n\
-         <tr><th>what</th><th>bound</th><th>seen (95 %)</th><th>verdict</th></tr>\n",
+         <tr><th>what</th><th>verdict</th><th>bound</th><th>seen (95 %)</th></tr>\n",
     );
     for bound in bounds {
         let Bound { what, limit, seen, verdict } = bound;
         let _ = writeln!(
             text,
-            "<tr><td>{}</td><td>{limit}</td><td>{seen}</td><td class=\"{}\">{}</td></tr>",
+            "<tr><td>{}</td><td class=\"{}\">{}</td><td>{limit}</td><td>{seen}</td></tr>",
             escape(&what),
             verdict.class(),
             verdict.as_str()

@@ -318,6 +318,8 @@ impl Axes {
         let top = (high + (high - bottom) * 0.08).max(bottom + 0.1);
         let mut chart = ChartBuilder::on(area)
             .margin(8)
+            // The last label is centred below its place.
+            .margin_right(28)
             .x_label_area_size(38)
             .y_label_area_size(58)
             .build_cartesian_2d(left..right.max(left + 0.1), bottom..top)
