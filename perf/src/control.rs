@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::environment::Environment;
 use crate::flags::Control;
+use crate::progress::Progress;
 use crate::results::{Line, Writer};
 use crate::service::{choose, manifest as pods};
 use cases::Bench;
@@ -74,21 +75,27 @@ async fn control(args: &Control) -> Result<()> {
 }
 
 async fn measure(args: &Control, cluster: &Cluster, writer: &mut Writer) -> Result<()> {
-    let mut bench = deploy(args, cluster).await?;
     let mut counts = args.services.clone();
     counts.sort_unstable();
     counts.dedup();
+    let each = args.flips + args.additions + args.pods;
+    let progress = Progress::new(counts.last().copied().unwrap_or_default() + counts.len() * each);
+    let mut bench = deploy(args, cluster, &progress).await?;
     let mut there = 0;
     for services in counts {
         let begun = Instant::now();
-        cluster.create_background(there, services).await?;
+        progress.doing(&format!("{services} services are created"));
+        cluster.create_background(there, services, &progress).await?;
         if services > there {
-            let seconds = begun.elapsed().as_secs_f64();
-            eprintln!("{} services and their slices created in {seconds:.1} s", services - there);
+            let (created, seconds) = (services - there, begun.elapsed().as_secs_f64());
+            progress.say(&format!("{created} services and their slices created in {seconds:.1} s"));
         }
         there = services;
+        progress.doing(&format!("{services} services: an EndpointSlice changes"));
         let mut outcomes = bench.flips(services).await?;
+        progress.doing(&format!("{services} services: Services are added"));
         outcomes.extend(bench.additions(services).await?);
+        progress.doing(&format!("{services} services: pods are started"));
         outcomes.extend(bench.starts(services).await?);
         for outcome in outcomes {
             writer.write(&Line::Result(outcome))?;
@@ -98,11 +105,12 @@ async fn measure(args: &Control, cluster: &Cluster, writer: &mut Writer) -> Resu
 }
 
 /// Pods and Services under test, and the prober.
-async fn deploy<'a>(args: &'a Control, cluster: &'a Cluster) -> Result<Bench<'a>> {
+async fn deploy<'a>(args: &'a Control, cluster: &'a Cluster, progress: &'a Progress) -> Result<Bench<'a>> {
     let (client_node, places) = choose(&cluster.nodes().await?, args.client_node.as_deref())?;
     // One server beside the client, one on another node if there is one.
     let server_nodes = [&client_node, places.last().unwrap_or(&client_node)];
-    eprintln!("client on {client_node}, servers on {} and {}", server_nodes[0], server_nodes[1]);
+    let [one, other] = server_nodes;
+    progress.say(&format!("client on {client_node}, servers on {one} and {other}"));
     let nodes = server_nodes.into_iter().chain([&client_node]);
     for (name, node) in SERVERS.into_iter().chain([CLIENT]).zip(nodes) {
         cluster.create::<Pod>(pods::pod(name, &args.image, node)).await?;
@@ -115,5 +123,5 @@ async fn deploy<'a>(args: &'a Control, cluster: &'a Cluster) -> Result<Bench<'a>
     cluster.create::<EndpointSlice>(manifest::slice(FLIPPED, args.family, &servers[..1])).await?;
     let started = cluster.create_service(manifest::service_of_pods(STARTED, args.family)).await?;
     let prober = Prober::start(&cluster.pods(), CLIENT).await?;
-    Ok(Bench { args, cluster, prober, servers, flipped, started, current: 0 })
+    Ok(Bench { args, cluster, prober, progress, servers, flipped, started, current: 0 })
 }

@@ -10,13 +10,14 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::{Value, json};
 use tokio::time::MissedTickBehavior;
 
-use super::clock::now_ns;
+use super::clock::{Offset, now_ns};
 use super::cluster::Cluster;
 use super::link::Prober;
 use super::manifest::{self, FLIPPED, SERVERS, STARTED};
 use super::protocol::{Counts, Watch};
 use super::times::Times;
 use crate::flags::Control;
+use crate::progress::Progress;
 use crate::results::{Outcome, Unit};
 use crate::service::manifest::PORT;
 
@@ -32,6 +33,7 @@ pub(super) struct Bench<'a> {
     pub(super) args: &'a Control,
     pub(super) cluster: &'a Cluster,
     pub(super) prober: Prober,
+    pub(super) progress: &'a Progress,
     /// The addresses of [`SERVERS`].
     pub(super) servers: [IpAddr; 2],
     /// Of the Service [`FLIPPED`].
@@ -72,6 +74,13 @@ impl Bench<'_> {
         Watch { target: SocketAddr::new(address, PORT), pod: pod.to_owned(), interval_us, limit_ms }
     }
 
+    /// What was seen, for people.
+    fn told(&self, services: usize, what: &str, times: &Times, offset: Offset) {
+        if let Some(seen) = times.describe(offset) {
+            self.progress.say(&format!("{services} services: {what}: {seen}"));
+        }
+    }
+
     /// The flipped Service gets its other server.
     async fn flip(&mut self) -> Result<Change> {
         let next = 1 - self.current;
@@ -101,6 +110,7 @@ impl Bench<'_> {
             from_sent.push(change.sent_ns, change.seen_ns);
             from_answer.push(change.answered_ns, change.seen_ns);
             sum.add(change.counts);
+            self.progress.step();
         }
         self.prober.compare_clocks().await?;
         let offset = self.prober.offset()?;
@@ -109,10 +119,7 @@ impl Bench<'_> {
             early == 0,
             "{early} changes were seen before they were made: something else changes the slice"
         );
-        eprintln!(
-            "{services} services: EndpointSlice changed to first packet: {}",
-            from_sent.describe(offset)
-        );
+        self.told(services, "EndpointSlice changed to first packet", &from_sent, offset);
         let mut outcomes = Vec::new();
         for (test, times) in [
             ("EndpointSlice changed to first packet", &from_sent),
@@ -150,10 +157,11 @@ impl Bench<'_> {
             from_service.push(sent_ns, seen_ns);
             from_slice.push(slice_sent_ns, seen_ns);
             sum.add(counts);
+            self.progress.step();
         }
         let offset = self.prober.offset()?;
         self.cluster.delete_services(&names).await?;
-        eprintln!("{services} services: Service added to first packet: {}", from_service.describe(offset));
+        self.told(services, "Service added to first packet", &from_service, offset);
         let mut outcomes = Vec::new();
         for (test, times) in [
             ("Service and EndpointSlice created to first packet", &from_service),
@@ -185,6 +193,7 @@ impl Bench<'_> {
             ready.push((sent_ns, ready_ns?, seen_ns));
             sum.add(counts);
             self.cluster.remove_pod(&name, limit).await?;
+            self.progress.step();
         }
         let offset = self.prober.offset()?;
         // Both ends are by our clock, so the prober's is asked for nothing: moved to it, it is moved back.
@@ -193,7 +202,7 @@ impl Bench<'_> {
             to_ready.push(sent_ns, offset.theirs(ready_ns));
             from_ready.push(ready_ns, seen_ns);
         }
-        eprintln!("{services} services: pod created to first packet: {}", serving.describe(offset));
+        self.told(services, "pod created to first packet", &serving, offset);
         let mut outcomes = Vec::new();
         for (test, times) in [
             ("pod created to Ready", &to_ready),

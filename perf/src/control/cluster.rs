@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::manifest;
 use crate::flags::{Control, Family};
+use crate::progress::Progress;
 
 /// How long a namespace with tens of thousands of objects may take to go.
 const REMOVAL: Duration = Duration::from_secs(900);
@@ -137,13 +138,14 @@ impl Cluster {
     }
 
     /// Creates the Services that are only there, from number `from` to the one before `to`.
-    pub(super) async fn create_background(&self, from: usize, to: usize) -> Result<()> {
+    pub(super) async fn create_background(&self, from: usize, to: usize, progress: &Progress) -> Result<()> {
         stream::iter(from..to)
             .map(|index| async move {
                 let name = manifest::background(index);
                 let endpoints = manifest::background_endpoints(self.family, index);
                 self.create_service(manifest::service(&name, self.family, None)).await?;
                 self.create::<EndpointSlice>(manifest::slice(&name, self.family, &endpoints)).await?;
+                progress.step();
                 anyhow::Ok(())
             })
             .buffer_unordered(self.parallel)

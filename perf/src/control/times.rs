@@ -80,14 +80,14 @@ impl Times {
         outcomes
     }
 
-    /// For people: median, 99th percentile, greatest.
-    pub(super) fn describe(&self, offset: Offset) -> String {
+    /// For people: median, 99th percentile, greatest; nothing of nothing.
+    pub(super) fn describe(&self, offset: Offset) -> Option<String> {
         let mut sorted: Vec<_> =
             self.0.iter().map(|(ours, theirs)| offset.between(*ours, *theirs) as f64 / 1e6).collect();
         sorted.sort_by(f64::total_cmp);
         let [p50, p99] = [0.5, 0.99].map(|q| quantile(&sorted, q).value);
-        let greatest = sorted.last().copied().unwrap_or(f64::NAN);
-        format!("p50 {p50:.2} ms, p99 {p99:.2} ms, max {greatest:.2} ms of {}", sorted.len())
+        let greatest = sorted.last()?;
+        Some(format!("p50 {p50:.2} ms, p99 {p99:.2} ms, max {greatest:.2} ms of {}", sorted.len()))
     }
 }
 
