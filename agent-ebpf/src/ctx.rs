@@ -85,6 +85,25 @@ fn load<T: FromBytes + Copy>(data: usize, end: usize, at: usize) -> Option<T> {
     Some(unsafe { (start as *const T).read() })
 }
 
+/// Reads an address field of a context.
+///
+/// # Safety
+///
+/// `field` is in a context of the running program.
+#[inline(always)]
+unsafe fn read_ip6(field: *const [u32; 4]) -> Ip6 {
+    let word = field.cast::<u32>();
+    // SAFETY: the caller's; the verifier allows words of the address only.
+    unsafe {
+        Ip6([
+            word.read_volatile(),
+            word.add(1).read_volatile(),
+            word.add(2).read_volatile(),
+            word.add(3).read_volatile(),
+        ])
+    }
+}
+
 #[inline(always)]
 fn store<T: IntoBytes + Immutable>(data: usize, end: usize, at: usize, value: T) {
     if let Some(start) = place(data, end, at, size_of::<T>()) {
@@ -445,16 +464,8 @@ impl SockAddr {
     /// The call's IPv6 address.
     #[inline(always)]
     pub fn ip6(&self) -> Ip6 {
-        // SAFETY: the context is the program's own; the verifier allows words of the address only.
-        unsafe {
-            let words = (&raw const (*self.raw()).user_ip6).cast::<u32>();
-            Ip6([
-                words.read_volatile(),
-                words.add(1).read_volatile(),
-                words.add(2).read_volatile(),
-                words.add(3).read_volatile(),
-            ])
-        }
+        // SAFETY: the context is the program's own.
+        unsafe { read_ip6(&raw const (*self.raw()).user_ip6) }
     }
 
     /// The call's port.

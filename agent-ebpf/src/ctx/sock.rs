@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::SockContext,
 };
 
-use super::{ALLOW, DENY, SockAddr};
+use super::{ALLOW, DENY, SockAddr, read_ip6};
 use crate::maps::SKREV;
 
 /// A socket.
@@ -37,16 +37,8 @@ impl Sock {
     /// The IPv6 address that the socket is bound to.
     #[inline(always)]
     pub fn ip6(&self) -> Ip6 {
-        // SAFETY: the context is the program's own; the verifier allows words of the address only.
-        unsafe {
-            let words = (&raw const (*self.raw()).src_ip6).cast::<u32>();
-            Ip6([
-                words.read_volatile(),
-                words.add(1).read_volatile(),
-                words.add(2).read_volatile(),
-                words.add(3).read_volatile(),
-            ])
-        }
+        // SAFETY: the context is the program's own.
+        unsafe { read_ip6(&raw const (*self.raw()).src_ip6) }
     }
 
     /// The port that the socket is bound to.
