@@ -25,7 +25,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::environment::Environment;
 use crate::flags::Control;
 use crate::progress::Progress;
-use crate::results::{Line, Writer};
+use crate::results::{Line, Outcome, Writer};
 use crate::service::{choose, manifest as pods};
 use cases::Bench;
 use cluster::Cluster;
@@ -92,16 +92,17 @@ async fn measure(args: &Control, cluster: &Cluster, writer: &mut Writer) -> Resu
         }
         there = services;
         progress.doing(&format!("{services} services: an EndpointSlice changes"));
-        let mut outcomes = bench.flips(services).await?;
+        tell(bench.flips(services).await?, writer)?;
         progress.doing(&format!("{services} services: Services are added"));
-        outcomes.extend(bench.additions(services).await?);
+        tell(bench.additions(services).await?, writer)?;
         progress.doing(&format!("{services} services: pods are started"));
-        outcomes.extend(bench.starts(services).await?);
-        for outcome in outcomes {
-            writer.write(&Line::Result(outcome))?;
-        }
+        tell(bench.starts(services).await?, writer)?;
     }
     Ok(())
+}
+
+fn tell(outcomes: Vec<Outcome>, writer: &mut Writer) -> Result<()> {
+    outcomes.into_iter().try_for_each(|outcome| writer.write(&Line::Result(outcome)))
 }
 
 /// Pods and Services under test, and the prober.
