@@ -24,6 +24,7 @@ use anyhow::{Result, bail};
 use crate::cluster::plan::{self, Plan};
 use crate::cluster::{down, kubectl, up};
 use crate::flags::{Proxy, TestArgs, UpArgs};
+use crate::shell;
 use crate::test::Count;
 
 type Scenario = (&'static str, fn(&Plan, &mut Report));
@@ -161,23 +162,8 @@ pub(crate) fn kubectl_words(line: &str) -> Result<String> {
 
 /// Feeds `manifest` to `kubectl ARGUMENTS -f -` and returns its output.
 pub(crate) fn kubectl_with(arguments: &str, manifest: &str) -> Result<String> {
-    use std::io::Write;
     let mut command = kubectl::command(arguments.split_whitespace().chain(["-f", "-"]));
-    let piped = std::process::Stdio::piped;
-    let mut child = command.stdin(piped()).stdout(piped()).stderr(piped()).spawn()?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(manifest.as_bytes())?;
-    }
-    let output = child.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!(
-            "kubectl {arguments} ended with {}: {}{text}",
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-    Ok(text)
+    shell::fed(&mut command, manifest.as_bytes())
 }
 
 /// The error that a command must end with.

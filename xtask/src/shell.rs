@@ -1,5 +1,6 @@
 //! Running other programs: with their output shown, or kept and told in the error.
 
+use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -27,6 +28,22 @@ pub(crate) fn quiet(command: &mut Command) -> Result<String> {
         bail!("`{}` ended with {}: {}", describe(command), output.status, said.trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs to the end with this input; returns its output. An exit code other than 0 is an error that holds what it said.
+pub(crate) fn fed(command: &mut Command, input: &[u8]) -> Result<String> {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().with_context(|| format!("start `{}`", describe(command)))?;
+    if let Some(mut pipe) = child.stdin.take() {
+        pipe.write_all(input)?;
+    }
+    let output = child.wait_with_output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`{}` ended with {}: {said}{text}", describe(command), output.status);
+    }
+    Ok(text)
 }
 
 /// Runs to the end and returns what it said, whatever its exit code.

@@ -1,10 +1,10 @@
 //! The real kubectl where bytes stream: logs, exec, attach, cp, and watches.
 
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::json;
 
 use super::traffic::Background;
 use super::{Report, contains, eventually, fails, kubectl_with, kubectl_words};
@@ -14,7 +14,7 @@ use crate::shell;
 
 pub(super) fn run(_plan: &Plan, report: &mut Report) {
     report.check("the streams' pods are Ready", || {
-        kubectl_with("apply", PODS)?;
+        kubectl_with("apply", &pods())?;
         kubectl_words("wait --for=condition=Ready pod/talker pod/tool --timeout=60s").map(drop)
     });
     logs(report);
@@ -68,7 +68,8 @@ fn processes(report: &mut Report) {
         contains(&said, &["exit code 7"])
     });
     report.check("exec -i reads its input to the end", || {
-        let output = feed(&mut kubectl::command(["exec", "-i", "tool", "--", "wc", "-c"]), &[b'x'; 100_000])?;
+        let output =
+            shell::fed(&mut kubectl::command(["exec", "-i", "tool", "--", "wc", "-c"]), &[b'x'; 100_000])?;
         contains(&output, &["100000"])
     });
     report.check("exec -it has a terminal", || {
@@ -104,50 +105,23 @@ fn copy() -> Result<()> {
     if same { Ok(()) } else { bail!("the bytes that came back differ") }
 }
 
-/// Runs `command` with `input`, closes it, and returns the output.
-fn feed(command: &mut Command, input: &[u8]) -> Result<String> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    if let Some(mut pipe) = child.stdin.take() {
-        pipe.write_all(input)?;
-    }
-    let output = child.wait_with_output()?;
-    if !output.status.success() {
-        bail!("it ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
+/// Pods and what they run.
+const PODS: [(&str, &[&str]); 3] = [
+    ("talker", &["sh", "-c", "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done"]),
+    ("crasher", &["sh", "-c", "echo about to fail; exit 3"]),
+    ("tool", &["sleep", "1000000"]),
+];
 
-const PODS: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: talker}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: main
-    image: busybox
-    imagePullPolicy: Never
-    command: [sh, -c, "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done"]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: crasher}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: main
-    image: busybox
-    imagePullPolicy: Never
-    command: [sh, -c, "echo about to fail; exit 3"]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: tool}
-spec:
-  terminationGracePeriodSeconds: 1
-  containers:
-  - name: main
-    image: busybox
-    imagePullPolicy: Never
-    command: [sleep, "1000000"]
-"#;
+/// [`PODS`] as objects.
+fn pods() -> String {
+    let pods = PODS.map(|(name, command)| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {
+                "terminationGracePeriodSeconds": 1,
+                "containers": [{"name": "main", "image": "busybox", "imagePullPolicy": "Never", "command": command}]
+            }
+        })
+    });
+    json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string()
+}
