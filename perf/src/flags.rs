@@ -276,7 +276,7 @@ impl Control {
         if self.quick {
             self.services.iter_mut().for_each(|services| *services = (*services).min(20));
             (self.flips, self.additions) = (self.flips.min(10), self.additions.min(3));
-            self.pods = self.pods.min(2);
+            self.pods = self.pods.min(1);
         }
         self
     }
