@@ -16,6 +16,10 @@ use crate::session::{Protocol, Session, Wish};
 /// When a connection cannot be accepted for want of file descriptors, the next attempt is made so much later.
 const RETRY: Duration = Duration::from_millis(20);
 
+/// Connections that wait to be accepted. Where a client does nothing but connect, more come for a moment than are accepted: beyond
+/// the queue the kernel drops their first segment, and they are a second late. The kernel cuts it to net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
 const HTTP: Token = Token(0);
 const LINES: Token = Token(1);
 const WAKER: Token = Token(3);
@@ -65,6 +69,8 @@ impl Server {
             (LINES, Protocol::Lines, TcpListener::bind(any(places.echo))?),
         ];
         for (token, _, listener) in &mut listeners {
+            // Asked again, it only changes the length of the queue.
+            rustix::net::listen(&*listener, BACKLOG)?;
             poll.registry().register(listener, *token, Interest::READABLE)?;
         }
         let mut datagrams = Vec::new();

@@ -20,8 +20,8 @@ use crate::traffic::Target;
 
 /// Services beyond which nftables is loaded only when forced: it takes minutes, and stalls a small machine.
 const MOST_NFTABLES: usize = 10_000;
-/// To load 10,000 services into nftables, on two CPUs.
-const NFTABLES_SECONDS: f64 = 100.0;
+/// To load 10,000 services into nftables in parts, on two CPUs; in one transaction it is four times that.
+const NFTABLES_SECONDS: f64 = 30.0;
 /// To make a lane's namespaces.
 const TOPOLOGY: Duration = Duration::from_millis(300);
 /// Pods of the cluster, as rules know them: the client's and the backends' networks.
