@@ -4,7 +4,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
 
 use super::traffic::Background;
 use super::{Report, contains, eventually, fails, kubectl_with, kubectl_words};
@@ -106,22 +105,29 @@ fn copy() -> Result<()> {
 }
 
 /// Pods and what they run.
-const PODS: [(&str, &[&str]); 3] = [
-    ("talker", &["sh", "-c", "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done"]),
-    ("crasher", &["sh", "-c", "echo about to fail; exit 3"]),
-    ("tool", &["sleep", "1000000"]),
+const PODS: [(&str, &str); 3] = [
+    ("talker", r#"[sh, -c, "i=0; while true; do i=$((i+1)); echo line $i; sleep 0.2; done"]"#),
+    ("crasher", r#"[sh, -c, "echo about to fail; exit 3"]"#),
+    ("tool", r#"[sleep, "1000000"]"#),
 ];
 
-/// [`PODS`] as objects.
+/// [`PODS`] as documents.
 fn pods() -> String {
-    let pods = PODS.map(|(name, command)| {
-        json!({
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
-            "spec": {
-                "terminationGracePeriodSeconds": 1,
-                "containers": [{"name": "main", "image": "busybox", "imagePullPolicy": "Never", "command": command}]
-            }
-        })
-    });
-    json!({"apiVersion": "v1", "kind": "List", "items": pods}).to_string()
+    let pod = |(name, command)| {
+        format!(
+            r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: main
+    image: busybox
+    imagePullPolicy: Never
+    command: {command}
+"#
+        )
+    };
+    PODS.map(pod).join("---")
 }
