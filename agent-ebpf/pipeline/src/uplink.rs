@@ -61,8 +61,13 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
     F::parse(pkt, l3, &mut scratch.headers)?;
     parse::unicast::<F>(&scratch.headers)?;
     let config = tables.config();
-    let place = F::place(config, scratch.headers.tuple.dst);
     let xdp = matches!(at, At::Xdp);
+    // Most packets end here: before anything is asked of their addresses.
+    let wanted_at_xdp = xdp && wanted::<F, T>(tables, &mut scratch.headers);
+    if xdp && !wanted_at_xdp && scratch.headers.tuple.proto != F::ICMP {
+        return pass();
+    }
+    let place = F::place(config, scratch.headers.tuple.dst);
     let noted = config.features & features::METADATA != 0;
     let before_tc = matches!(at, At::Tc) && config.features & features::XDP != 0;
     // XDP gave the packet this node's address but knew no neighbour; the stack would take the source for a forgery.
@@ -97,7 +102,7 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
             }
             icmp::error::<F, P, T>(pkt, tables, scratch, at)?;
             vip::echo::<F, P, T>(pkt, tables, &scratch.headers, place)?;
-            if !wanted::<F, T>(tables, &mut scratch.headers) {
+            if !wanted_at_xdp && (xdp || !wanted::<F, T>(tables, &mut scratch.headers)) {
                 return pass();
             }
             if handover::opens_without_entry::<F, P, T>(pkt, tables, scratch, at)
