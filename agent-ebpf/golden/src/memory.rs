@@ -229,7 +229,6 @@ fn scratch<F: Family>(addr: F::Addr, flow: F::Flow) -> Scratch<F> {
         reverse: flow,
         target: Target::STACK,
         remains: 0,
-        known: abi::frontend::Frontend::default(),
     }
 }
 

@@ -84,16 +84,11 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
     scratch: &mut Scratch<F>,
     at: At,
 ) -> Packed {
-    let Scratch { headers, opening, known, .. } = scratch;
+    let Scratch { headers, opening, .. } = scratch;
     let tuple = &headers.tuple;
     let place = F::place(tables.config(), tuple.dst);
     let reach = if client as u8 == Client::HandedOver as u8 { Reach::AnyNode } else { Reach::Own };
-    let found = if known.flags != 0 {
-        Lookup::Found(*known)
-    } else {
-        service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, reach)
-    };
-    let outcome = match found {
+    let outcome = match service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, reach) {
         Lookup::NotOurs if masquerades::<F, T>(tables, headers, place, client) => {
             masquerade(pkt, tables, headers, opening);
             Ok(())

@@ -15,7 +15,6 @@ use abi::{
     backend,
     config::switches,
     flow,
-    frontend::Frontend,
     route::{KIND_L2, KIND_TUNNEL},
     service::flags,
 };
@@ -48,33 +47,29 @@ pub fn client<F: Family, P: Packet, T: Tables<F>>(
 }
 
 /// Whether the packet opens a connection that will, as a rule, be handed over without an entry: then none is looked for, since two probes
-/// of large tables cost more than all the rest, and what an earlier connection has left counts as unknown. Notes the frontend on its way.
-#[inline(always)]
-pub fn opens_without_entry<F: Family, P: Packet, T: Tables<F>>(
-    pkt: &P,
+/// of large tables cost more than all the rest. Marks the remains of an earlier connection as unknown.
+#[inline(never)]
+pub fn opens_without_entry<F: Family, T: Tables<F>>(
     tables: T,
     scratch: &mut Scratch<F>,
-    at: At,
+    client: Client,
 ) -> bool {
-    scratch.known = Frontend::default();
-    scratch.headers.opens()
-        && tables.switches() & switches::HAND_OVER != 0
-        && matches!(client::<F, P, T>(pkt, tables, &scratch.headers, at), Client::Outside)
-        && hands_over_all::<F, T>(tables, scratch)
-}
-
-/// Whether the packet's service hands all its connections over without an entry, those aside whose backend is on this node.
-#[inline(never)]
-fn hands_over_all<F: Family, T: Tables<F>>(tables: T, scratch: &mut Scratch<F>) -> bool {
-    let Scratch { headers, known, remains, .. } = scratch;
-    let tuple = &headers.tuple;
+    let Headers { tuple, .. } = scratch.headers;
+    if tables.switches() & switches::HAND_OVER == 0
+        || !scratch.headers.opens()
+        || client as u8 != Client::Outside as u8
+    {
+        return false;
+    }
     let place = F::place(tables.config(), tuple.dst);
     let found = service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, Reach::Own);
     let Lookup::Found(frontend) = found else { return false };
-    *known = frontend;
-    *remains = 1;
     let wanted = flags::MAGLEV | flags::DSR;
-    tables.service(frontend.service).is_some_and(|it| it.flags & (wanted | flags::AFFINITY) == wanted)
+    let stateless = tables
+        .service(frontend.service)
+        .is_some_and(|service| service.flags & (wanted | flags::AFFINITY) == wanted);
+    scratch.remains = 1;
+    stateless
 }
 
 /// Whether the address is a pod's or a node's: its packets to services are translated, not handed over.

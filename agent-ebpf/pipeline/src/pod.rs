@@ -6,7 +6,6 @@
 use abi::{
     Reason,
     config::features,
-    frontend::Frontend,
     route::{VNI_PODS, seen},
 };
 use core::ops::ControlFlow::{Break, Continue};
@@ -87,7 +86,6 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize) -
                 return Continue(forward::to_node::<F, P, T>(pkt, tables, scratch).into());
             }
             Place::Service | Place::Outside => {
-                scratch.known = Frontend::default();
                 let opened = forward::balance::<F, P, T>(pkt, tables, Client::OnNode, scratch, At::Tc);
                 if opened.passes() {
                     return Continue(forward::to_node::<F, P, T>(pkt, tables, scratch).into());

@@ -116,8 +116,6 @@ pub struct Scratch<F: Family> {
     pub target: Target,
     /// Whether the flow probe found an entry that the packet must not follow: 0 or 1.
     pub remains: u32,
-    /// The frontend, if it was looked up before the flow; otherwise it has no flags.
-    pub known: Frontend,
 }
 
 /// The tables of one family.

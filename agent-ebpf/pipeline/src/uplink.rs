@@ -18,8 +18,7 @@ use crate::{
     handover, icmp, nat,
     packet::Packet,
     parse::{self, ETHERTYPE_IPV4, ETHERTYPE_IPV6, Headers},
-    pod, ports,
-    service::{self, Client},
+    pod, ports, service,
     tables::{Common, Tables},
     verdict::{Packed, Step, Verdict, pass, settle},
     vip,
@@ -105,14 +104,10 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
             if !wanted_at_xdp && (xdp || !wanted::<F, T>(tables, &mut scratch.headers)) {
                 return pass();
             }
-            if handover::opens_without_entry::<F, P, T>(pkt, tables, scratch, at)
+            let client = handover::client::<F, P, T>(pkt, tables, &scratch.headers, at);
+            if handover::opens_without_entry::<F, T>(tables, scratch, client)
                 || !flow::probe::<F, T>(tables, scratch)
             {
-                let client = if scratch.known.flags != 0 {
-                    Client::Outside
-                } else {
-                    handover::client::<F, P, T>(pkt, tables, &scratch.headers, at)
-                };
                 Step::from(forward::balance::<F, P, T>(pkt, tables, client, scratch, at))?;
             }
         }
