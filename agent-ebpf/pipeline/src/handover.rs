@@ -14,9 +14,9 @@
 use abi::{
     backend,
     config::switches,
-    flow,
+    flow::flags,
     route::{KIND_L2, KIND_TUNNEL},
-    service::flags,
+    service,
 };
 
 use crate::{
@@ -26,9 +26,9 @@ use crate::{
     nat,
     packet::Packet,
     parse::Headers,
-    service::{self, Choice, Client, Lookup, Reach},
+    service::{Choice, Client},
     size,
-    tables::{Scratch, Tables},
+    tables::Tables,
     wire::Wire,
 };
 
@@ -46,32 +46,6 @@ pub fn client<F: Family, P: Packet, T: Tables<F>>(
     if handed_over { Client::HandedOver } else { Client::Outside }
 }
 
-/// Whether the packet opens a connection that will, as a rule, be handed over without an entry: then none is looked for, since two probes
-/// of large tables cost more than all the rest. Marks the remains of an earlier connection as unknown.
-#[inline(never)]
-pub fn opens_without_entry<F: Family, T: Tables<F>>(
-    tables: T,
-    scratch: &mut Scratch<F>,
-    client: Client,
-) -> bool {
-    let Headers { tuple, .. } = scratch.headers;
-    if tables.switches() & switches::HAND_OVER == 0
-        || !scratch.headers.opens()
-        || client as u8 != Client::Outside as u8
-    {
-        return false;
-    }
-    let place = F::place(tables.config(), tuple.dst);
-    let found = service::lookup::<F, T>(tables, place, tuple.dst, tuple.dport, tuple.proto, Reach::Own);
-    let Lookup::Found(frontend) = found else { return false };
-    let wanted = flags::MAGLEV | flags::DSR;
-    let stateless = tables
-        .service(frontend.service)
-        .is_some_and(|service| service.flags & (wanted | flags::AFFINITY) == wanted);
-    scratch.remains = 1;
-    stateless
-}
-
 /// Whether the address is a pod's or a node's: its packets to services are translated, not handed over.
 #[inline(always)]
 fn in_cluster<F: Family, T: Tables<F>>(tables: T, addr: F::Addr) -> bool {
@@ -87,7 +61,7 @@ pub fn hands_over<F: Family, T: Tables<F>>(
     opens: bool,
     opening: &mut Opening<F>,
 ) -> bool {
-    if choice.service_flags & flags::DSR == 0 || choice.backend.flags & backend::flags::LOCAL != 0 {
+    if choice.service_flags & service::flags::DSR == 0 || choice.backend.flags & backend::flags::LOCAL != 0 {
         return false;
     }
     let nexthop = match F::place(tables.config(), choice.backend.addr) {
@@ -102,7 +76,7 @@ pub fn hands_over<F: Family, T: Tables<F>>(
     if !known || in_cluster::<F, T>(tables, opening.client.src) {
         return false;
     }
-    opening.flags = flow::flags::DSR;
+    opening.flags = flags::DSR;
     opening.unrecorded = choice.repeatable && opens;
     opening.nexthop = nexthop;
     opening.dst = opening.client.dst;
@@ -113,7 +87,7 @@ pub fn hands_over<F: Family, T: Tables<F>>(
 /// A connection that another node has handed over: answers go to the client by this node's own routes.
 #[inline(always)]
 pub fn received<F: Wire, P: Packet, T: Tables<F>>(pkt: &P, tables: T, opening: &mut Opening<F>, at: At) {
-    opening.flags |= flow::flags::HANDED_OVER;
+    opening.flags |= flags::HANDED_OVER;
     if matches!(at, At::Tunnel) {
         opening.ifindex = tables.config().uplink;
         // The client's segments come through the tunnel, the answers do not.

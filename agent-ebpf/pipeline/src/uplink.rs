@@ -104,10 +104,8 @@ fn stages<F: Wire, P: Packet, T: Tables<F>>(pkt: &mut P, tables: T, l3: usize, a
             if !wanted_at_xdp && (xdp || !wanted::<F, T>(tables, &mut scratch.headers)) {
                 return pass();
             }
-            let client = handover::client::<F, P, T>(pkt, tables, &scratch.headers, at);
-            if handover::opens_without_entry::<F, T>(tables, scratch, client)
-                || !flow::probe::<F, T>(tables, scratch)
-            {
+            if !flow::probe::<F, T>(tables, scratch) {
+                let client = handover::client::<F, P, T>(pkt, tables, &scratch.headers, at);
                 Step::from(forward::balance::<F, P, T>(pkt, tables, client, scratch, at))?;
             }
         }
