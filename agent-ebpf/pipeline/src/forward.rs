@@ -51,6 +51,10 @@ pub fn balance<F: Wire, P: Packet, T: Tables<F>>(
     at: At,
 ) -> Packed {
     let chosen = choose::<F, P, T>(pkt, tables, client, scratch, at);
+    // Here and not there: what makes the answer needs most of the stack.
+    if let Some(reason) = chosen.rejected() {
+        return reject::<F, P, T>(pkt, tables, &scratch.headers, reason);
+    }
     if !chosen.continues() {
         return chosen;
     }
@@ -78,7 +82,7 @@ fn begins<F: Family>(scratch: &Scratch<F>) -> bool {
 /// The first half of [`balance`]: fills the scratch room's opening.
 #[inline(never)]
 fn choose<F: Wire, P: Packet, T: Tables<F>>(
-    pkt: &mut P,
+    pkt: &P,
     tables: T,
     client: Client,
     scratch: &mut Scratch<F>,
@@ -100,9 +104,7 @@ fn choose<F: Wire, P: Packet, T: Tables<F>>(
     };
     match outcome {
         Ok(()) => Packed::CONTINUE,
-        Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => {
-            reject::<F, P, T>(pkt, tables, headers, reason)
-        }
+        Err(reason) if matches!(reason, Reason::NoService | Reason::NoEndpoint) => Packed::reject(reason),
         Err(reason) => Verdict::Drop(reason).into(),
     }
 }

@@ -38,12 +38,25 @@ impl Packed {
     const TRANSMIT: u64 = 5;
     const GO_ON: u64 = 6;
     const HAND_OFF: u64 = 7;
+    const REJECT: u64 = 8;
 
     /// No verdict yet: the next stage decides.
     pub const CONTINUE: Self = Self::new(Self::GO_ON, 0);
 
     const fn new(kind: u64, argument: u32) -> Self {
         Self(kind << 32 | argument as u64)
+    }
+
+    /// No verdict yet: the packet is to be rejected for this reason.
+    #[inline(always)]
+    pub const fn reject(reason: Reason) -> Self {
+        Self::new(Self::REJECT, reason as u32)
+    }
+
+    /// The reason of [`Packed::reject`].
+    #[inline(always)]
+    pub fn rejected(self) -> Option<Reason> {
+        if self.0 >> 32 == Self::REJECT { Some(Reason::from_number(self.0 as u8)) } else { None }
     }
 
     /// Whether the packet goes to the stack.
@@ -101,7 +114,7 @@ impl From<Packed> for Verdict {
         let argument = packed.0 as u32;
         match packed.0 >> 32 {
             Packed::PASS => Self::Pass,
-            Packed::DROP => Self::Drop(Reason::from_number(argument as u8)),
+            Packed::DROP | Packed::REJECT => Self::Drop(Reason::from_number(argument as u8)),
             Packed::PEER => Self::Peer(argument),
             Packed::REDIRECT => Self::Redirect(argument),
             Packed::NEIGHBOUR => Self::Neighbour(argument),
