@@ -89,6 +89,7 @@ async fn measure(args: &Control, cluster: &Cluster, writer: &mut Writer) -> Resu
         if services > there {
             let (created, seconds) = (services - there, begun.elapsed().as_secs_f64());
             progress.say(&format!("{created} services and their slices created in {seconds:.1} s"));
+            tokio::time::sleep(Duration::from_secs(args.settle_seconds)).await;
         }
         there = services;
         progress.doing(&format!("{services} services: an EndpointSlice changes"));

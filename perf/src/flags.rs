@@ -241,6 +241,9 @@ pub(crate) struct Control {
     /// How many requests create them at the same time.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub(crate) parallel: u8,
+    /// How long is waited after they were created: a disk that still writes what etcd got is not what is measured.
+    #[arg(long, default_value_t = 20)]
+    pub(crate) settle_seconds: u64,
     /// How often an EndpointSlice is changed; from 368 on the 99th percentile has an interval of 95 %.
     #[arg(long, default_value_t = 400)]
     pub(crate) flips: usize,
@@ -276,7 +279,7 @@ impl Control {
         if self.quick {
             self.services.iter_mut().for_each(|services| *services = (*services).min(20));
             (self.flips, self.additions) = (self.flips.min(10), self.additions.min(3));
-            self.pods = self.pods.min(1);
+            (self.pods, self.settle_seconds) = (self.pods.min(1), 0);
         }
         self
     }

@@ -77,7 +77,7 @@ impl Agenda {
             }
         } else {
             Plan {
-                pairs: 60,
+                pairs: 110,
                 slice: Duration::from_millis(20),
                 warm_up: Duration::from_millis(100),
                 most_operations: usize::MAX,

@@ -361,14 +361,16 @@ impl Axes {
     }
 }
 
-/// A number with two or three digits that count.
+/// A number with two or three digits that count, and a prefix of SI where it is large or small.
 fn short(value: f64) -> String {
     match value {
         v if v >= 1e6 => format!("{:.1} M", v / 1e6),
         v if v >= 1e4 => format!("{:.0} k", v / 1e3),
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 1.0 => format!("{v:.1}"),
-        v => format!("{v:.4}"),
+        v if v >= 0.1 || v <= 0.0 => format!("{v:.2}"),
+        v if v >= 1e-3 => format!("{:.1} m", v * 1e3),
+        v => format!("{:.1} \u{b5}", v * 1e6),
     }
 }
 
